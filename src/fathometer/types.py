@@ -1,0 +1,19 @@
+"""Small types that every floor shares."""
+
+from typing import Literal, Protocol, get_args
+
+Kind = Literal["exact", "bound", "estimate"]
+"""What a number is: exact up to rounding, a proved bound, or an estimate."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Progress(Protocol):
+    """What long work calls to report: ``progress(done, total, what)``.
+
+    ``total`` is 0 where the amount of work is not known beforehand.
+    """
+
+    def __call__(self, done: int, total: int, what: str) -> object: ...
+
+
