@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _HEADER = "fathometer"
+_ARRAY_TAGS = {f"${how}{what}" for how in ("", "complex_") for what in ("array", "tensor", "scalar")}
 
 
 class Result:
@@ -41,17 +42,6 @@ class Result:
     """
 
     headline: ClassVar[str] = "value"
-
-    if TYPE_CHECKING:
-
-        @property
-        def value(self) -> Any: ...
-
-        @property
-        def kind(self) -> Kind: ...
-
-        @property
-        def error(self) -> Any: ...
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -82,8 +72,8 @@ class Result:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all, and return its path."""
-        arrays: dict[str, np.ndarray] = {}
-        manifest = {"schema": SCHEMA, "result": _encode(self, arrays, "")}
+        code, arrays = pack(self)
+        manifest = {"schema": SCHEMA, "result": code}
         target = Path(path)
         part = target.with_name(target.name + ".part")
         try:
@@ -94,7 +84,8 @@ class Result:
         return target
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}: {describe(self.value, self.kind, self.error)}"
+        answer = cast(Any, self)  # the headline is a field in one class and a property in another
+        return f"{type(self).__name__}: {describe(answer.value, answer.kind, answer.error)}"
 
     def __repr__(self) -> str:
         parts = (f"{name}={_short(value)}" for name, value in _all_fields(self))
@@ -249,10 +240,27 @@ def check_kind(kind: str) -> None:
 def describe(value: Any, kind: Kind, error: Any) -> str:
     """One phrase for a number, its error and its kind: ``3.142 +- 0.001 (estimate)``."""
     text = _short(value)
-    scalar = np.ndim(error) == 0 and error is not None
-    if scalar and kind == "estimate" and float(error) > 0:
+    if kind == "estimate" and error is not None and np.ndim(error) == 0 and float(error) > 0:
         text += f" +- {float(error):.2g}"
     return f"{text} ({kind})"
+
+
+def pack(value: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """Plain JSON for a value, and the arrays it refers to by name.
+
+    Results, numbers, text, None, arrays, and lists, tuples and dictionaries of them
+    come back from `unpack` as they were.
+
+    Raises:
+        InputError: If something in the value has no place in a file.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    return _encode(value, arrays, ""), arrays
+
+
+def unpack(code: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The value that `pack` was given."""
+    return _decode(code, arrays)
 
 
 def load(path: str | Path) -> Result:
@@ -271,7 +279,9 @@ def load(path: str | Path) -> Result:
     except (SafetensorError, OSError) as cause:
         raise InputError(f"{path}: not a readable safetensors file ({cause}).") from None
     if header is None:
-        raise InputError(f"{path}: a safetensors file without a result; weights are read by fathometer.files.")
+        raise InputError(
+            f"{path}: a safetensors file without a result; weights are read by fathometer.files."
+        )
     manifest = json.loads(header)
     if manifest["schema"] > SCHEMA:
         raise InputError(
@@ -310,18 +320,18 @@ def _plain(value: Any) -> Any:
 
 def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
     """JSON for ``value``; arrays go into ``arrays`` under a path-like name."""
-    if value is None or isinstance(value, bool | str | int) or (type(value) is float and math.isfinite(value)):
+    if (
+        value is None
+        or isinstance(value, bool | str | int)
+        or (type(value) is float and math.isfinite(value))
+    ):
         return value
     if isinstance(value, float) and not isinstance(value, np.generic):
         return {"$float": repr(value)}
     if isinstance(value, complex) and not isinstance(value, np.generic):
         return {"$complex": [repr(value.real), repr(value.imag)]}
-    if _is_tensor(value):
-        arrays[name] = np.array(value.detach().cpu().numpy(), order="C")
-        return {"$tensor": name}
-    if isinstance(value, np.ndarray | np.generic):
-        arrays[name] = np.array(value, order="C")
-        return {"$scalar" if isinstance(value, np.generic) else "$array": name}
+    if _is_tensor(value) or isinstance(value, np.ndarray | np.generic):
+        return _encode_array(value, arrays, name)
     if isinstance(value, Result):
         fields = {k: _encode(v, arrays, f"{name}.{k}".lstrip(".")) for k, v in _saved_fields(value)}
         return {"$result": f"{type(value).__module__}:{type(value).__qualname__}", "fields": fields}
@@ -337,6 +347,37 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
     )
 
 
+def _encode_array(value: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, str]:
+    if _is_tensor(value):
+        if str(value.dtype) == "torch.bfloat16":
+            raise InputError(f"{name} is bfloat16, which NumPy does not have; save it as float32.")
+        tag, array = "$tensor", np.array(value.detach().cpu().numpy(), order="C")
+    else:
+        tag, array = "$scalar" if isinstance(value, np.generic) else "$array", np.array(value, order="C")
+    if array.dtype == np.complex128:  # safetensors has no such type: real and imaginary parts, side by side
+        pairs = np.stack([np.real(array), np.imag(array)], axis=-1)
+        return {f"$complex_{tag[1:]}": _encode_array(pairs, arrays, name)["$array"]}
+    if array.dtype.kind not in "biufc" or array.dtype.itemsize > 8:
+        raise InputError(
+            f"{name} holds an array of {array.dtype}; numbers and booleans have a place in a file."
+        )
+    key = name or "value"
+    while key in arrays:  # the keys 1 and "1", or "a.b" and "a" with "b" in it, have one path
+        key += "'"
+    arrays[key] = array
+    return {tag: key}
+
+
+def _decode_array(tag: str, array: np.ndarray) -> Any:
+    if tag.startswith("$complex_"):
+        array, tag = array.view(np.complex128)[..., 0], f"${tag.removeprefix('$complex_')}"
+    if tag == "$tensor":
+        import torch
+
+        return torch.from_numpy(array.copy())
+    return array[()] if tag == "$scalar" else array
+
+
 def _decode(code: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if not isinstance(code, dict):
         return code
@@ -345,14 +386,8 @@ def _decode(code: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return float(body)
     if tag == "$complex":
         return complex(float(body[0]), float(body[1]))
-    if tag == "$array":
-        return arrays[body]
-    if tag == "$scalar":
-        return arrays[body][()]
-    if tag == "$tensor":
-        import torch
-
-        return torch.from_numpy(arrays[body].copy())
+    if tag in _ARRAY_TAGS:
+        return _decode_array(tag, arrays[body])
     if tag in ("$list", "$tuple"):
         items = [_decode(v, arrays) for v in body]
         return items if tag == "$list" else tuple(items)
@@ -394,5 +429,3 @@ def _short(value: Any) -> str:
         inner = ", ".join(_short(v) for v in value[:4]) + (", ..." if len(value) > 4 else "")
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     return str(value)
-
-
