@@ -1,1 +1,19 @@
-"""Empty for now."""
+"""What a loss surface looks like: measured curvature spectra beside random matrix theory.
+
+The laws are those of Pennington & Bahri, Geometry of Neural Network Loss Surfaces via
+Random Matrix Theory (ICML 2017).
+"""
+
+from fathometer.spectra.critical import IndexCoefficient, critical_energy, index_coefficient, minimizer_energy
+from fathometer.spectra.laws import MarchenkoPastur, Semicircle, WishartPlusReluResidual, WishartPlusWigner
+
+__all__ = [
+    "IndexCoefficient",
+    "MarchenkoPastur",
+    "Semicircle",
+    "WishartPlusReluResidual",
+    "WishartPlusWigner",
+    "critical_energy",
+    "index_coefficient",
+    "minimizer_energy",
+]
