@@ -1,0 +1,233 @@
+"""The Stein Gram engine: every sum over pairs of this room runs through it.
+
+The matrix ``K0[i, j] = k0(x_i, x_j)`` is never stored. It is visited in square
+tiles, only the lower half of them, each tile filled by compiled loops
+(`fathometer.stein.epilogue`) and at once reduced. Memory is ``O(n d + tile^2)`` at
+any n; the work is ``n^2 / 2`` pairs, each of one square root and one division, and
+``3 n^2 d`` flops of matrix products from 13 dimensions on (below that, sums over the
+coordinates are faster and do not cancel).
+
+Only differences of points matter, so the points are centered first: a sample that
+sits 2^20 away from the origin has the same discrepancy to rounding. For the matrix
+products scores are centered too, and ``<b, y'> + <y, b'>`` comes out of the product of
+``f y + b / f`` with itself, the factor f chosen so that neither part drowns the other.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fathometer.stein.kernels import Radial
+from fathometer.stein.sample import Sample
+from fathometer.work import grid, reduce_chunks
+
+TILE = 256
+_DIRECT_DIMENSIONS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One side of a block of pairs, prepared for one kernel."""
+
+    Z: Float[np.ndarray, "n d"]
+    Y: Float[np.ndarray, "n d"]
+    B: Float[np.ndarray, "n d"]
+    norms: Float[np.ndarray, "4 n"]
+    S: Float[np.ndarray, "n d"]
+
+    def part(self, rows: slice) -> "_Side":
+        return _Side(
+            Z=self.Z[rows],
+            Y=self.Y[rows],
+            B=self.B[rows],
+            norms=np.ascontiguousarray(self.norms[:, rows]),
+            S=self.S[rows],
+        )
+
+
+class SteinGram:
+    """The Stein kernel of a fitted kernel over one sample.
+
+    Args:
+        sample: The points and scores.
+        kernel: The fitted summands (`fathometer.stein.kernels.read_kernel`).
+        tile: Rows and columns of a tile; it does not change the values.
+    """
+
+    def __init__(self, sample: Sample, kernel: tuple[Radial, ...], *, tile: int = TILE) -> None:
+        self.sample = sample
+        self.kernel = kernel
+        self.tile_size = tile
+        self.center = sample.points.mean(0)
+        self.mean_score = sample.scores.mean(0)
+        self.direct = sample.dimension <= _DIRECT_DIMENSIONS
+        spread = np.sqrt(np.square(sample.points - self.center).sum())
+        force = np.sqrt(np.square(sample.scores - self.mean_score).sum())
+        self._balance = float(np.sqrt(force / spread)) if spread > 0 and force > 0 else 1.0
+        self._ratios = [
+            self._balance * np.sqrt(1.0 if r.inverse is None else sample.dimension / r.trace) for r in kernel
+        ]
+        self._sides = [self._prepare(sample.points, sample.scores, i) for i in range(len(kernel))]
+
+    def __len__(self) -> int:
+        return self.sample.size
+
+    @cached_property
+    def diagonal(self) -> Float[np.ndarray, " n"]:
+        """``k0(x_i, x_i)`` for every point."""
+        return self.self_values(self.sample.scores)
+
+    def self_values(self, scores: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
+        """``k0(x, x)``, which depends on the score only."""
+        square = np.square(scores).sum(1)
+        total = np.zeros(len(scores))
+        for radial in self.kernel:
+            value, slope = radial.profile(np.zeros(1))
+            total += value[0] * square - 2 * slope[0] * radial.trace
+        return total
+
+    def tile(self, rows: slice, columns: slice) -> Float[np.ndarray, "r c"]:
+        """The block ``K0[rows, columns]``."""
+        return self._block([s.part(rows) for s in self._sides], [s.part(columns) for s in self._sides])
+
+    def against(
+        self, points: Float[np.ndarray, "m d"], scores: Float[np.ndarray, "m d"]
+    ) -> Iterator[tuple[slice, Float[np.ndarray, "r n"]]]:
+        """Blocks of ``k0(points, sample)``, a strip of rows at a time, with the rows they cover."""
+        step = (
+            max(1, self.tile_size * self.tile_size // len(self))
+            if len(self) > self.tile_size
+            else self.tile_size
+        )
+        for start in range(0, len(points), step):
+            rows = slice(start, min(start + step, len(points)))
+            sides = [self._prepare(points[rows], scores[rows], i) for i in range(len(self.kernel))]
+            yield rows, self._block(sides, self._sides)
+
+    def column(self, at: int) -> Float[np.ndarray, " n"]:
+        """``k0(x_i, x_at)`` for every i."""
+        return self._block([s.part(slice(at, at + 1)) for s in self._sides], self._sides)[0]
+
+    def dense(self) -> Float[np.ndarray, "n n"]:
+        """The whole symmetric matrix."""
+        n = len(self)
+        matrix = np.empty((n, n))
+        for rows, columns, block in self.lower():
+            matrix[rows, columns] = block
+            if rows != columns:
+                matrix[columns, rows] = block.T
+        return 0.5 * (matrix + matrix.T)
+
+    def lower(self) -> Iterator[tuple[slice, slice, Float[np.ndarray, "r c"]]]:
+        """The tiles on and below the diagonal, with their rows and columns."""
+        for rows in grid(len(self), self.tile_size):
+            for columns in grid(rows.stop, self.tile_size):
+                yield rows, columns, self.tile(rows, columns)
+
+    def product(self, weights: Float[np.ndarray, "n *b"]) -> Float[np.ndarray, "n *b"]:
+        """``K0 @ weights`` in one pass over the lower half, strips shared over the processes."""
+
+        def strip(rows: slice) -> Tensor:
+            total = np.zeros_like(weights)
+            for columns in grid(rows.stop, self.tile_size):
+                block = self.tile(rows, columns)
+                total[rows] += block @ weights[columns]
+                if rows != columns:
+                    total[columns] += block.T @ weights[rows]
+            return torch.from_numpy(total)
+
+        return reduce_chunks(strip, grid(len(self), self.tile_size), what="Stein kernel strips")[0].numpy()
+
+    def row_sums_below(self) -> Float[np.ndarray, " n"]:
+        """``sum over j < i of K0[i, j]`` for every i: what each further point adds."""
+
+        def strip(rows: slice) -> Tensor:
+            total = np.zeros(len(self))
+            for columns in grid(rows.stop, self.tile_size):
+                block = self.tile(rows, columns)
+                total[rows] += (np.tril(block, -1) if rows == columns else block).sum(1)
+            return torch.from_numpy(total)
+
+        return reduce_chunks(strip, grid(len(self), self.tile_size), what="Stein kernel strips")[0].numpy()
+
+    def _prepare(self, points: np.ndarray, scores: np.ndarray, which: int) -> _Side:
+        """Whitened, centered columns of one side for one summand of the kernel."""
+        radial = self.kernel[which]
+        X = points - self.center
+        Z = X if radial.factor is None else X @ radial.factor
+        Y = X if radial.inverse is None else X @ radial.inverse
+        if self.direct:
+            return _Side(Z=Z, Y=Y, B=scores, norms=np.zeros((4, len(X))), S=Y)
+        B = scores - self.mean_score
+        f = self._ratios[which]
+        norms = np.stack(
+            [
+                np.square(Z).sum(1),
+                np.square(Y).sum(1),
+                (B * Y).sum(1),
+                B @ self.mean_score + 0.5 * self.mean_score @ self.mean_score,
+            ]
+        )
+        return _Side(Z=Z, Y=Y, B=B, norms=norms, S=f * Y + B / f)
+
+    def _block(self, rows: list[_Side], columns: list[_Side]) -> np.ndarray:
+        out = np.zeros((len(rows[0].Z), len(columns[0].Z)))
+        fill = self._fill_direct if self.direct else self._fill_products
+        for which, radial in enumerate(self.kernel):
+            fill(radial, which, rows[which], columns[which], out)
+        return out
+
+    def _fill_direct(self, radial: Radial, which: int, a: _Side, b: _Side, out: np.ndarray) -> None:
+        from fathometer.stein.epilogue import fill_direct
+
+        Z2, Y2, B2 = (np.ascontiguousarray(v.T) for v in (b.Z, b.Y, b.B))
+
+        def run(rows: slice) -> None:
+            part, white = a.part(rows), radial.factor is None
+            fill_direct(*_numbers(radial), part.Z.T, part.Y.T, part.B.T, Z2, Y2, B2, white, out[rows])
+
+        _in_threads(run, len(out), out.size)
+
+    def _fill_products(self, radial: Radial, which: int, a: _Side, b: _Side, out: np.ndarray) -> None:
+        from fathometer.stein.epilogue import fill_products
+
+        white = radial.factor is None
+        ZZ, BB, SS = _times(a.Z, b.Z), _times(a.B, b.B), _times(a.S, b.S)
+        YY = ZZ if white else _times(a.Y, b.Y)
+
+        def run(rows: slice) -> None:
+            part = a.part(rows)
+            fill_products(
+                *_numbers(radial), part.Z, part.Y, part.norms, b.Z, b.Y, b.norms, white, self._ratios[which],
+                ZZ[rows], YY[rows], BB[rows], SS[rows], out[rows],
+            )  # fmt: skip
+
+        _in_threads(run, len(out), out.size)
+
+
+def _numbers(radial: Radial) -> tuple[int, float, float, float]:
+    """The kernel as the compiled loops take it."""
+    return radial.code, radial.first, radial.second, radial.trace
+
+
+def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a @ b.T`` with torch's threads."""
+    return (torch.from_numpy(a) @ torch.from_numpy(b).T).numpy()
+
+
+def _in_threads(run: Callable[[slice], None], rows: int, pairs: int) -> None:
+    """Run over the rows, cut between torch's threads where that is worth a thread."""
+    workers = min(torch.get_num_threads(), rows) if pairs >= 1 << 14 else 1
+    if workers == 1:
+        run(slice(0, rows))
+        return
+    edges = np.linspace(0, rows, workers + 1).astype(int)
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(run, [slice(a, b) for a, b in pairwise(edges)]))
