@@ -199,7 +199,10 @@ def _check(mark: Mark) -> None:
         raise InputError(f"{mark.label or 'a mark'}: x has shape {np.shape(mark.x)}, y {np.shape(mark.y)}.")
     if isinstance(mark, Bars) and len(mark.edges) != len(mark.heights) + 1:
         raise InputError(
-            f"{mark.label or 'bars'}: {len(mark.edges)} edges for {len(mark.heights)} heights; one more is needed."
+            f"{mark.label or 'bars'}: {len(mark.edges)} edges for {len(mark.heights)} heights; "
+            "one more is needed."
         )
     if isinstance(mark, HeatMap) and np.ndim(mark.values) != 2:
-        raise InputError(f"{mark.label or 'a heat map'}: values has {np.ndim(mark.values)} dimensions, not 2.")
+        raise InputError(
+            f"{mark.label or 'a heat map'}: values has {np.ndim(mark.values)} dimensions, not 2."
+        )
