@@ -88,7 +88,7 @@ class Result:
         return f"{type(self).__name__}: {describe(answer.value, answer.kind, answer.error)}"
 
     def __repr__(self) -> str:
-        parts = (f"{name}={_short(value)}" for name, value in _all_fields(self))
+        parts = (f"{name}={_short(value)}" for name, value in _saved_fields(self))
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
@@ -288,10 +288,6 @@ def load(path: str | Path) -> Result:
             f"{path}: written by a newer version (schema {manifest['schema']}, this one reads {SCHEMA})."
         )
     return _decode(manifest["result"], arrays)
-
-
-def _all_fields(result: Result) -> list[tuple[str, Any]]:
-    return [(f.name, getattr(result, f.name)) for f in dataclasses.fields(result)]  # type: ignore[arg-type]
 
 
 def _saved_fields(result: Result) -> list[tuple[str, Any]]:
