@@ -99,9 +99,9 @@ class Forecast:
         room = allowed - self.fixed
         if room < 0:
             return 0
-        if self.bytes_per_item == 0:
+        if self.needs(self.items) <= allowed:
             return self.items
-        return min(self.items, int(room // self.bytes_per_item))
+        return int(room // self.bytes_per_item)
 
 
 def chunk_size(items: int, bytes_per_item: float, *, fixed: int = 0, what: str = "") -> int:
