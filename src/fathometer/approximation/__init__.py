@@ -1,1 +1,10 @@
-"""Empty for now."""
+"""From a function to a network with a certificate, and how many neurons that takes.
+
+The constructions of Liang & Srikant 2017 as they are drawn (`liang_srikant`), networks
+as exact graphs (`SkipNetwork`), and what any network of a size can reach at best.
+"""
+
+from fathometer.approximation import liang_srikant
+from fathometer.approximation.network import SkipNetwork
+
+__all__ = ["SkipNetwork", "liang_srikant"]

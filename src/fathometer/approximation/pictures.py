@@ -1,0 +1,58 @@
+"""The room's pictures: networks, error curves, trade-offs and linear pieces.
+
+Each function takes a finished answer and describes a `Picture`; nothing is computed here
+that is not in the answer.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fathometer.drawing.picture import Axis, Graph, Panel, Picture
+
+if TYPE_CHECKING:
+    from fathometer.approximation.network import SkipNetwork
+
+
+def network_picture(network: "SkipNetwork") -> Picture:
+    """The graph of a network: one column a layer; inputs left, the affine output right.
+
+    Steps and ReLUs have their own node colors, and positive and negative weights their
+    own edge colors (Figures 1 and 2 of Liang & Srikant 2017, from the built networks).
+    """
+    d, depth = network.inputs, network.depth
+    columns = np.concatenate([np.zeros(d, dtype=int), network.layers, [depth + 1]])
+    heights = np.zeros(len(columns))
+    for column in range(depth + 2):
+        members = np.flatnonzero(columns == column)
+        heights[members] = (len(members) - 1) / 2 - np.arange(len(members))
+    if network.wiring == "skip":  # a slight arc, so that long wires pass beside the nodes
+        heights = heights + 0.35 * np.sin(np.pi * columns / (depth + 1)) * (1 + depth / 6)
+    units = [*network.definition(), (*network.output, "output")]
+    edges = [(i, d + j, w > 0) for j, (weights, _, _) in enumerate(units) for i, w in weights.items()]
+    labels = [
+        *(f"x{k}" if d > 1 else "x" for k in range(d)),
+        *("1{}" if kind == "step" else "+" for _, _, kind in units[:-1]),
+        "y",
+    ]
+    colors = [0] * d + [1 if kind == "step" else 2 for _, _, kind in units[:-1]] + [3]
+    graph = Graph(
+        positions=np.column_stack([columns, heights]).astype(float),
+        edges=np.array([(a, b) for a, b, _ in edges], dtype=int).reshape(-1, 2),
+        labels=tuple(labels),
+        edge_colors=np.array([0 if positive else 1 for _, _, positive in edges], dtype=int),
+        node_colors=np.array(colors),
+        arrows=True,
+        edge_legend=("positive weight", "negative weight"),
+    )
+    header = ("unit", "layer", "activation", "bias", "reads")
+    rows = tuple(
+        (j, int(columns[d + j]), kind, bias, len(weights)) for j, (weights, bias, kind) in enumerate(units)
+    )
+    return Picture(
+        title=f"A {network.wiring} network of {network.units} units",
+        caption="One column a layer, from the inputs to the affine output. 1{} is a binary step, + a ReLU; "
+        f"{network.parameters} nonzero weights and biases.",
+        panels=(Panel(marks=(graph,), x=Axis(label="layer"), frame=False),),
+        table=(header, rows),
+    )
