@@ -1,1 +1,26 @@
-"""Empty for now."""
+"""Weights tied to a group and to nothing else.
+
+Say how a group permutes the inputs and outputs of a layer (`Action`); get which weights
+must be shared (`Tying`), whether the layer is equivariant to exactly that group, and a
+layer that computes it (`TiedLinear`). Or measure which symmetry a trained layer has.
+Paper: Ravanbakhsh, Schneider & Poczos, Equivariance Through Parameter-Sharing, ICML 2017.
+"""
+
+from fathometer.symmetry.action import Action, Element, Sides
+from fathometer.symmetry.equivariance import EquivarianceCheck, check_equivariance
+from fathometer.symmetry.layer import TiedLinear, tie
+from fathometer.symmetry.measure import defect, project
+from fathometer.symmetry.tying import Tying
+
+__all__ = [
+    "Action",
+    "Element",
+    "EquivarianceCheck",
+    "Sides",
+    "TiedLinear",
+    "Tying",
+    "check_equivariance",
+    "defect",
+    "project",
+    "tie",
+]
