@@ -46,7 +46,7 @@ def test_lines_points_bars_and_rules_hold_the_data():
     np.testing.assert_allclose(errors.get_paths()[0].vertices, [[0.5, 2.25], [0.5, 2.75]])
     stairs = ax.patches[0].get_data()
     np.testing.assert_array_equal(stairs.values, [1, 2])
-    assert [t.get_text() for t in ax.get_legend().get_texts()][0] == r"price in \$"
+    assert ax.get_legend().get_texts()[0].get_text() == r"price in \$"
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("x", "y", "P")
     ax.figure.canvas.draw()
 

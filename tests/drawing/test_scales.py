@@ -69,7 +69,8 @@ def test_signed_log_ticks_are_symmetric_and_have_zero():
     ("value", "text"),
     [
         (0.0, "0"), (1.0, "1"), (-3.0, "−3"), (0.0125, "0.0125"), (2.5e-7, "2.5×10⁻⁷"), (1e9, "10⁹"),
-        (-1e-8, "−10⁻⁸"), (123456.0, "123456"), (math.inf, "∞"), (math.nan, "not a number"), (0.99999999, "1"),
+        (-1e-8, "−10⁻⁸"), (123456.0, "123456"), (math.inf, "∞"), (math.nan, "not a number"),
+        (0.99999999, "1"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_short_and_with_a_true_minus(value, text):

@@ -12,13 +12,21 @@ _NARROW = frozenset("ijl.,:;'|!()[]{}I ·`")
 _SLIM = frozenset('ftrJ-"*/\\')
 _WIDE = frozenset("mwMW@%ＭＷ—")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff￾￿]")
+# what XML cannot hold, and marks that turn the reading direction of what follows
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 MINUS = "−"
 
 
+def clean(text: str) -> str:
+    """``text`` with a replacement mark for control characters and marks of reading direction."""
+    return _CONTROL.sub("\ufffd", text)
+
+
 def escape(text: object) -> str:
-    """``text`` as harmless XML; characters that XML cannot hold become a replacement mark."""
-    return html.escape(_CONTROL.sub("�", str(text)), quote=True)
+    """``text`` as harmless XML, `clean`."""
+    return html.escape(clean(str(text)), quote=True)
 
 
 def tag(name: str, content: str | None = None, /, **attributes: object) -> str:
