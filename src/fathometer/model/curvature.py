@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fathometer.errors import InputError
 from fathometer.linalg import LinearOperator
-from fathometer.model.problem import Leaves, Problem, differentiable_twice, first_derivatives
+from fathometer.model.problem import Leaves, Problem, differentiable_twice, first_derivatives, weighted
 from fathometer.work import allowance, generator, reduce_chunks
 
 KEPT_SHARE = 0.5
@@ -74,7 +74,7 @@ class JacobianGraph:
     def record(cls, leaves: Leaves, values: Tensor, middle: Callable[[Tensor], Tensor]) -> "JacobianGraph":
         """Record J' w for the values y, for J' M J products."""
         weights = torch.zeros_like(values, requires_grad=True)
-        pulled = first_derivatives(values, leaves, create_graph=True, weights=weights)
+        pulled = first_derivatives(weighted([values], [weights]), leaves, create_graph=True)
         kept = {n: p for n, p in zip(leaves, pulled, strict=True) if p is not None and p.requires_grad}
         return cls(leaves, values, weights, kept, middle)
 
@@ -186,5 +186,7 @@ def _backward(values: list[Tensor], leaves: Leaves, weights: list[Tensor]) -> li
     """One more backward pass through a recorded one, which stays."""
     with differentiable_twice():
         return list(
-            torch.autograd.grad(values, list(leaves.values()), weights, retain_graph=True, allow_unused=True)
+            torch.autograd.grad(
+                weighted(values, weights), list(leaves.values()), retain_graph=True, allow_unused=True
+            )
         )

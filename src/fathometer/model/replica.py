@@ -141,9 +141,9 @@ class Replica:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if self._recurrent:
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            for backend in (torch.backends.mkldnn, torch.backends.cudnn) if self._recurrent else ():
+                stack.callback(setattr, backend, "enabled", backend.enabled)
+                backend.enabled = False  # type: ignore[attr-defined]
             torch.backends.mha.set_fastpath_enabled(False)
             stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
             yield
