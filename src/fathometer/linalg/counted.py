@@ -20,7 +20,20 @@ class Counted:
 
     def __init__(self, A: LinearOperator) -> None:
         self.operator = A
-        self.spent = 0
+        self._tally = [0]
+
+    @property
+    def spent(self) -> int:
+        """Columns the operator, or its transpose, was applied to."""
+        return self._tally[0]
+
+    def transposed(self) -> "Counted":
+        """The product of the transpose, on the same count."""
+        if self.operator.symmetric:
+            return self
+        other = Counted(self.operator.T)
+        other._tally = self._tally
+        return other
 
     def __call__(self, V: Tensor) -> Tensor:
         """``A @ V`` for a block (columns, k).
@@ -29,7 +42,7 @@ class Counted:
             InputError: If a value of the product is not finite.
         """
         image = (self.operator @ V).detach()
-        self.spent += V.shape[1]
+        self._tally[0] += V.shape[1]
         if not torch.isfinite(image).all():
             column = int((~torch.isfinite(image)).any(0).nonzero()[0])
             raise InputError(
@@ -44,7 +57,7 @@ class Counted:
         if A.dense is not None:
             return A.dense
         matrix = A.to_dense().detach()
-        self.spent += A.shape[1]
+        self._tally[0] += A.shape[1]
         if not torch.isfinite(matrix).all():
             row, column = (~torch.isfinite(matrix)).nonzero()[0].tolist()
             raise InputError(f"{A.name} is not finite at row {row}, column {column}.")

@@ -157,17 +157,21 @@ def diagonal(A: Any, tolerance: float = 0.01, seed: int = 0, *, max_products: in
     _check(tolerance, 0.0, max_products)
     product = Counted(A)
     if not _is_small(A):
-        sketch, random = Sketch(product, _adjoint(product)), generator(seed, "diagonal")
-        value, error = torch.zeros(A.shape[0]), torch.full((A.shape[0],), math.inf)
+        sketch, random = Sketch(product, product.transposed()), generator(seed, "diagonal")
+        value, error = torch.zeros(A.shape[0], dtype=A.dtype, device=A.device), torch.tensor(math.inf)
         limit, columns = min(max_products, A.shape[0]), FIRST
-        while product.spent + 2 * columns <= limit:
+        while (columns := min(columns, (limit - product.spent) // 2)) > 0:
             sketch.add(signs(A, columns, random))
-            value, error = _xdiag(sketch)
-            if error.norm() <= tolerance * value.norm():
+            before, (value, error) = value, _xdiag(sketch)
+            moved = (value - before).norm() / error.norm()
+            if not sketch.saturated:
+                error = error * moved.clamp(
+                    min=1.0
+                )  # as for the trace: wrong together, until more columns come
+            if sketch.saturated or error.norm() <= tolerance * value.norm():
                 break
             columns = math.ceil((GROWTH - 1) * sketch.O.shape[1])
-        found = bool(error.norm() <= tolerance * value.norm())
-        if found or A.shape[0] > max_products:
+        if error.norm() <= tolerance * value.norm() or A.shape[0] > max_products:
             return Estimate(value=value, kind="estimate", error=error, method="xdiag", cost=product.spent)
     entries = _diagonal_by_units(product)
     return Estimate(
@@ -208,15 +212,6 @@ def _diagonal_by_units(product: Counted) -> Tensor:
     return torch.cat(parts)
 
 
-def _adjoint(product: Counted) -> Counted | None:
-    A = product.operator
-    if A.symmetric:
-        return None
-    adjoint = Counted(A.T)
-    adjoint.spent = product.spent
-    return adjoint
-
-
 def _sample(
     take: Round, product: Counted, unit: int, limit: int, tolerance: float, absolute: float
 ) -> tuple[float, float]:
@@ -240,9 +235,16 @@ def _mean(samples: Tensor) -> tuple[float, float]:
     return samples.mean().item(), spread
 
 
-def _leave_one_out_mean(samples: Tensor) -> tuple[float, float]:
+def _leave_one_out_mean(samples: Tensor, rounds: list[float]) -> tuple[float, float]:
+    """Mean and standard error, not below what the value moved since the round before.
+
+    All estimates share one sketch. Just below the rank of a spectrum with a step they agree
+    with each other and are wrong together; more columns give them away.
+    """
     mean, spread = _mean(samples)
-    return mean, SHARED * spread
+    rounds.append(mean)
+    moved = abs(mean - rounds[-2]) if len(rounds) > 1 else math.inf
+    return mean, max(SHARED * spread, moved)
 
 
 def _column_products(X: Tensor, Y: Tensor) -> Tensor:
@@ -297,6 +299,7 @@ def _hutchpp(product: Counted, seed: int) -> Round:
 
 def _xtrace(product: Counted, seed: int) -> Round:
     random, sketch = generator(seed, "xtrace"), Sketch(product)
+    rounds: list[float] = []
 
     def take(columns: int) -> tuple[float, float]:
         sketch.add(normal(product.operator, columns, random))
@@ -310,13 +313,14 @@ def _xtrace(product: Counted, seed: int) -> Round:
         # mu' A mu with mu = o - Q x: o' A o, o' A Q x, x' Q' A o and x' H x
         form = (W * sketch.R).sum(0) - (T * X).sum(0) - (X * sketch.R).sum(0) + (X * (H @ X)).sum(0)
         free = product.operator.shape[0] - len(S) + 1
-        return _leave_one_out_mean(inside - (S * (H @ S)).sum(0) + free * form / lengths)
+        return _leave_one_out_mean(inside - (S * (H @ S)).sum(0) + free * form / lengths, rounds)
 
     return take
 
 
 def _squared_norm(product: Counted, seed: int) -> Round:
     random, sketch = generator(seed, "frobenius"), Sketch(product)
+    rounds: list[float] = []
 
     def take(columns: int) -> tuple[float, float]:
         sketch.add(normal(product.operator, columns, random))
@@ -328,7 +332,7 @@ def _squared_norm(product: Counted, seed: int) -> Round:
         # |A mu|^2 with A mu = Y - Z x
         form = sketch.R.square().sum(0) - 2 * (X * cross).sum(0) + (X * (G @ X)).sum(0)
         free = product.operator.shape[0] - len(S) + 1
-        return _leave_one_out_mean(G.trace() - (S * (G @ S)).sum(0) + free * form / lengths)
+        return _leave_one_out_mean(G.trace() - (S * (G @ S)).sum(0) + free * form / lengths, rounds)
 
     return take
 
