@@ -1,0 +1,304 @@
+"""A measured spectrum beside what random matrix theory says at the same energy and aspect ratio.
+
+The laws speak of a Hessian H = H0 + H1 in units in which the Gauss-Newton part H0 has mean
+eigenvalue ``scale``, of the energy (half the mean squared residual over all scalar targets)
+and of the aspect ratio phi (parameters per scalar target). `compare` converts a surface into
+these units, measures both distances between the distribution functions, and measures each
+assumption on its own: is H0 Marchenko-Pastur, and has H1 the variance that the law gives it?
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fathometer.drawing.picture import Picture
+from fathometer.errors import InputError, TheoryWarning
+from fathometer.linalg import LinearOperator, frobenius_norm, trace
+from fathometer.model.slopes import output_slopes
+from fathometer.results import Result, Row, Table
+from fathometer.spectra.critical import critical_energy
+from fathometer.spectra.density import (
+    DEFAULT_STEPS,
+    EXACT_LIMIT,
+    SpectralDensity,
+    density,
+    fits_dense,
+    of_eigenvalues,
+)
+from fathometer.spectra.law import Law
+from fathometer.spectra.laws import (
+    MarchenkoPastur,
+    WishartPlusReluResidual,
+    WishartPlusWigner,
+    check_positive,
+)
+from fathometer.types import Kind
+
+SQUARED = {"mse": 0.5, "half_mse": 1.0}
+_GRID = 4001
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Comparison(Result):
+    """A measured spectrum beside both laws, in the units of the laws.
+
+    Attributes:
+        density: The measured spectrum of the normalized Hessian.
+        gauss_newton: That of the normalized Gauss-Newton part, or None where P is too large to have it.
+        energy: Half the mean squared residual over all scalar targets.
+        aspect_ratio: P over the number of scalar targets.
+        scale: Mean eigenvalue of the normalized Gauss-Newton part.
+        normalization: Factor from the surface's Hessian to the normalized one.
+        residual_variance: Mean square of the eigenvalues of the normalized residual part.
+        gradient_norm: Norm of the surface's gradient; the laws are about points where it is zero.
+        rows: One `Row` a law: ``law``, ``ks`` (largest gap of the distribution functions),
+            ``wasserstein`` (mean distance of quantiles), ``index`` by the law, ``critical_energy``,
+            ``residual_variance`` by the law, ``outliers_above`` and ``outliers_below`` (measured
+            eigenvalues outside the law's bands, finite size allowed for).
+        measured_index: Share of measured eigenvalues below zero.
+        outliers: Measured eigenvalues above the upper edge of the first law.
+        notes: How the numbers were converted and what does not fit the theory, one sentence each.
+    """
+
+    density: SpectralDensity
+    gauss_newton: SpectralDensity | None
+    energy: float
+    aspect_ratio: float
+    scale: float
+    normalization: float
+    residual_variance: float
+    gradient_norm: float
+    rows: tuple[Row, ...]
+    measured_index: float
+    outliers: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        """Kolmogorov distance to the general law."""
+        return self.rows[0].ks
+
+    @property
+    def kind(self) -> Kind:
+        """That of the measured density."""
+        return self.density.kind
+
+    @property
+    def error(self) -> float:
+        """Half width of the widest bracket of the measured distribution function."""
+        return self.density.error
+
+    def laws(self) -> dict[str, Law]:
+        """The laws at the measured energy and aspect ratio."""
+        return laws_at(self.energy, self.aspect_ratio, self.scale)
+
+    def table(self) -> Table:
+        """The distances as a table."""
+        return Table(
+            title=f"spectrum beside theory at energy {self.energy:.4g}, aspect ratio {self.aspect_ratio:.4g}",
+            rows=self.rows,
+            notes=self.notes,
+        )
+
+    def picture(self) -> Picture:
+        """The measured spectrum with the laws drawn over it."""
+        from fathometer.spectra.pictures import comparison_picture
+
+        return comparison_picture(self)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+
+def compare(
+    surface: Any,
+    *,
+    scale: float = 1.0,
+    probes: int = 10,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Put the spectrum of a surface's Hessian beside the laws at its energy and aspect ratio.
+
+    Args:
+        surface: A `LossSurface` around the point in question.
+        scale: Mean eigenvalue that the Gauss-Newton part is normalized to.
+        probes: Random probes, where P is too large to diagonalize; as in `density`.
+        steps: Nodes of each probe.
+        seed: Of the probes.
+
+    Returns:
+        Densities, distances and the assumptions measured one by one.
+
+    Raises:
+        InputError: If the surface is none, its loss has no outputs, or its Gauss-Newton part is zero.
+
+    Warns:
+        TheoryWarning: If the loss is not a squared error: the energy is then half the mean square of the
+            slopes of the loss in the outputs, and the Gauss-Newton part carries weights the laws ignore.
+    """
+    check_positive("scale", scale)
+    if not hasattr(surface, "gauss_newton"):
+        raise InputError(f"surface is a {type(surface).__name__}; pass a LossSurface.")
+    energy, targets, notes = energy_of(surface)
+    P = surface.size
+    limit = min(EXACT_LIMIT, probes * (steps or DEFAULT_STEPS))
+    exact = limit >= P and fits_dense(3 * P)
+    if exact:
+        measured, gauss_newton, factor, variance = _dense(surface, scale)
+    else:
+        measured, factor, variance = _sketched(surface, scale, probes, steps, seed)
+        gauss_newton = None
+    notes.insert(
+        0, f"Hessian times {factor:.6g}: its Gauss-Newton part has mean eigenvalue {scale:g}, as in the laws."
+    )
+    phi = P / targets
+    rows, notes_of_rows = _rows(measured, energy, phi, scale)
+    if gauss_newton is not None:
+        gap = ks_distance(gauss_newton, MarchenkoPastur(phi, scale))
+        notes.append(f"The Gauss-Newton part alone is {gap:.3f} (Kolmogorov) from Marchenko-Pastur.")
+    upper = laws_at(energy, phi, scale)["wigner"].support()[-1][1]
+    nodes = (
+        measured.points[0] if measured.kind == "exact" else np.union1d(measured.rules[0, 0], measured.known)
+    )
+    return Comparison(
+        density=measured,
+        gauss_newton=gauss_newton,
+        energy=energy,
+        aspect_ratio=phi,
+        scale=scale,
+        normalization=factor,
+        residual_variance=variance,
+        gradient_norm=float(torch.linalg.vector_norm(surface.gradient().double())),
+        rows=rows,
+        measured_index=float(measured.cdf(np.nextafter(0.0, -1.0))),
+        outliers=nodes[nodes > upper + _edge_width(upper, P)],
+        notes=(*notes, *notes_of_rows),
+    )
+
+
+def laws_at(energy: float, phi: float, scale: float) -> dict[str, Law]:
+    """Both laws of the paper."""
+    return {
+        "wigner": WishartPlusWigner(energy, phi, scale),
+        "relu": WishartPlusReluResidual(energy, phi, scale),
+    }
+
+
+def energy_of(surface: Any) -> tuple[float, int, list[str]]:
+    """Energy, number of scalar targets, and how they follow from the surface's loss.
+
+    Warns:
+        TheoryWarning: If the loss is not a squared error.
+    """
+    loss = surface.loss
+    if loss in SQUARED:
+        word = "half the loss" if loss == "mse" else "the loss itself"
+        return float(surface.energy()) * SQUARED[loss], round(surface.count), [f"Energy: {word} ({loss})."]
+    slopes = output_slopes(surface).double()
+    warnings.warn(
+        f"the laws are about squared errors; for {loss} the energy is half the mean square of the slopes of "
+        "the loss in the outputs, and the curvature of the loss in the outputs is left out of the theory.",
+        TheoryWarning,
+        stacklevel=3,
+    )
+    note = (
+        f"Energy: half the mean square of the {slopes.numel()} slopes of {loss} in the outputs, no residuals."
+    )
+    return float(0.5 * slopes.square().mean()), slopes.numel(), [note]
+
+
+def _dense(surface: Any, scale: float) -> tuple[SpectralDensity, SpectralDensity, float, float]:
+    """Both spectra from matrices in float64, the factor, and the variance of the residual part."""
+    exact = surface.double()
+    H0 = exact.gauss_newton().to_dense()
+    H = exact.hessian().to_dense()
+    factor = _factor(float(H0.trace()), len(H0), scale)
+    variance = float((H - H0).square().sum()) * factor**2 / len(H0)
+    spectra = [
+        of_eigenvalues(snapped(torch.linalg.eigvalsh(0.5 * (M + M.T)).numpy() * factor), like=M, name=name)
+        for M, name in ((H, "normalized Hessian"), (H0, "normalized Gauss-Newton part"))
+    ]
+    return spectra[0], spectra[1], factor, variance
+
+
+def _sketched(
+    surface: Any, scale: float, probes: int, steps: int | None, seed: int
+) -> tuple[SpectralDensity, float, float]:
+    H, H0 = surface.hessian(), surface.gauss_newton()
+    P = H.shape[0]
+    factor = _factor(float(trace(H0, seed=seed).value), P, scale)
+    residual: LinearOperator = factor * (H - H0)
+    variance = float(frobenius_norm(residual, seed=seed).value) ** 2 / P
+    return density(factor * H, probes, steps, seed, method="lanczos"), factor, variance
+
+
+def _factor(total: float, P: int, scale: float) -> float:
+    if not total > 0:
+        raise InputError(
+            f"the trace of the Gauss-Newton part is {total:.3g}; the laws are normalized by it, so it must "
+            "be positive. Does the loss depend on the parameters here?"
+        )
+    return scale * P / total
+
+
+def snapped(values: np.ndarray) -> np.ndarray:
+    """Eigenvalues with those that are zero up to rounding set to zero, where the laws have their atoms."""
+    small = len(values) * np.finfo(float).eps * np.abs(values).max()
+    return np.where(np.abs(values) <= small, 0.0, values)
+
+
+def _rows(
+    measured: SpectralDensity, energy: float, phi: float, scale: float
+) -> tuple[tuple[Row, ...], list[str]]:
+    rows, notes = [], []
+    for name, law in laws_at(energy, phi, scale).items():
+        low, high = law.support()[0][0], law.support()[-1][1]
+        margin = _edge_width(high - low, measured.size)
+        rows.append(
+            Row(
+                law=name,
+                ks=ks_distance(measured, law),
+                wasserstein=wasserstein_distance(measured, law),
+                index=law.index(),
+                critical_energy=float(critical_energy(phi, name, scale)),  # type: ignore[arg-type]
+                residual_variance=law.free_cumulant(2) - MarchenkoPastur(phi, scale).free_cumulant(2),
+                outliers_above=measured.size * (1.0 - float(measured.cdf(high + margin))),
+                outliers_below=measured.size * float(measured.cdf(low - margin)),
+            )
+        )
+    if phi >= 1:
+        notes.append(
+            "Aspect ratio 1 or more: the critical energy is zero, every energy has negative directions."
+        )
+    return tuple(rows), notes
+
+
+def _edge_width(span: float, P: int) -> float:
+    """How far the edge of a matrix of size P strays: a few Tracy-Widom widths."""
+    return 3.0 * abs(span) * P ** (-2.0 / 3.0)
+
+
+def ks_distance(measured: SpectralDensity, law: Law) -> float:
+    """Largest gap between the measured distribution function and the law's."""
+    nodes, _ = measured.points
+    x = np.unique(np.concatenate([nodes, [edge for band in law.support() for edge in band]]))
+    gap = np.abs(law.cdf(x) - measured.cdf(x)).max()
+    atom = np.zeros_like(x)
+    for position, mass in law.atoms():
+        atom[x == position] = mass
+    before = np.abs(law.cdf(x) - atom - measured.cdf(np.nextafter(x, -np.inf))).max()
+    return float(max(gap, before))
+
+
+def wasserstein_distance(measured: SpectralDensity, law: Law) -> float:
+    """Area between the measured distribution function and the law's, in units of the eigenvalues."""
+    nodes, _ = measured.points
+    low, high = law.support()[0][0], law.support()[-1][1]
+    fine = np.linspace(min(low, nodes[0]), max(high, nodes[-1]), _GRID)
+    x = np.unique(np.concatenate([nodes, fine, [edge for band in law.support() for edge in band]]))
+    middle = 0.5 * (x[1:] + x[:-1])
+    return float(np.abs(law.cdf(middle) - measured.cdf(middle)) @ np.diff(x))

@@ -1,0 +1,152 @@
+"""Pictures of spectra: what was measured, and the laws drawn over it.
+
+Outliers of a real Hessian are a hundred times larger than the bulk, so spectra are drawn on
+an axis that is logarithmic on both sides of zero. Heights are shares of the eigenvalues in a
+bin, not densities: on such an axis an area would mean nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fathometer.drawing.picture import Axis, Band, Bars, Line, Panel, Picture, Points, Rule
+
+if TYPE_CHECKING:
+    from fathometer.spectra.compare import Comparison
+    from fathometer.spectra.density import SpectralDensity
+    from fathometer.spectra.law import Law
+
+BINS_PER_DECADE = 12
+LAW_NAMES = {"wigner": "Wishart + Wigner", "relu": "Wishart + ReLU residual"}
+
+
+def signed_log_bins(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float]:
+    """Bin edges from ``low`` to ``high``, even on a signed log axis, and the axis' threshold.
+
+    The threshold is where the smallest 2% of the values that are not zero end, within six decades.
+    """
+    size = np.abs(values[values != 0])
+    largest = max(abs(low), abs(high), 1e-300)
+    threshold = float(np.quantile(size, 0.02)) if len(size) else largest
+    threshold = min(max(threshold, 1e-6 * largest), 0.1 * largest)
+
+    def forward(x: float) -> float:
+        u = abs(x) / threshold
+        return float(np.sign(x) * (u if u < 1 else 1 + np.log10(u)))
+
+    first, last = forward(low), forward(high)
+    steps = np.linspace(first, last, max(int(BINS_PER_DECADE * (last - first)), 8) + 1)
+    inner = np.abs(steps)
+    edges = np.sign(steps) * threshold * np.where(inner < 1, inner, 10.0 ** (inner - 1))
+    return edges, threshold
+
+
+def density_picture(density: "SpectralDensity") -> Picture:
+    """Shares of the spectrum on a signed logarithmic axis, with the bracket of the distribution function."""
+    nodes, _ = density.points
+    edges, threshold = _bins(nodes)
+    shares = np.diff(density.cdf(edges))
+    axis = Axis(label="eigenvalue", scale="signed_log", threshold=threshold)
+    marks = [Bars(edges=edges, heights=shares, label="share of the eigenvalues"), Rule(x=0.0)]
+    panels = [Panel(marks=tuple(marks), x=axis, y=_share_axis(density.size), title="spectrum")]
+    if density.kind == "estimate":
+        lower, upper = density.bracket(edges)
+        curve = (
+            Band(x=edges, lower=lower, upper=upper, label="proved, 99.9%"),
+            Line(x=edges, y=density.cdf(edges), label="estimate"),
+            Rule(x=0.0),
+        )
+        panels.append(Panel(marks=curve, x=axis, y=Axis(label="share at or below"), title="bracket"))
+    return Picture(
+        title=f"Spectrum of {density.name}",
+        caption=f"{density}. Bars are shares of all {density.size} eigenvalues; the axis is logarithmic on "
+        f"both sides of zero and linear within {threshold:.1g}.",
+        panels=tuple(panels),
+    )
+
+
+def comparison_picture(comparison: "Comparison") -> Picture:
+    """The measured spectrum with the laws drawn over it."""
+    laws = {LAW_NAMES[name]: law for name, law in comparison.laws().items()}
+    first = comparison.rows[0]
+    return spectrum_beside_laws(
+        comparison.density,
+        laws,
+        title="The Hessian beside random matrix theory",
+        caption=f"Bars: the measured spectrum, H normalized to a Gauss-Newton part of mean "
+        f"{comparison.scale:g}. Lines: the laws at the measured energy {comparison.energy:.3g} and ratio "
+        f"{comparison.aspect_ratio:.3g}. Index measured {comparison.measured_index:.3f}, by the general law "
+        f"{first.index:.3f}; Kolmogorov distance {first.ks:.3f}.",
+    )
+
+
+def spectrum_beside_laws(
+    density: "SpectralDensity", laws: dict[str, "Law"], *, title: str, caption: str
+) -> Picture:
+    """A measured spectrum as bars and laws as lines, as shares of the same bins."""
+    nodes, _ = density.points
+    ends = [edge for law in laws.values() for band in law.support() for edge in band]
+    edges, threshold = _bins(np.concatenate([nodes, ends]))
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    marks: list[Bars | Line | Rule] = [
+        Bars(edges=edges, heights=np.diff(density.cdf(edges)), label="measured", color=0)
+    ]
+    for i, (name, law) in enumerate(laws.items()):
+        shares = np.diff(law.cdf(edges))
+        line = np.where(shares > 0, shares, np.nan)
+        marks.append(Line(x=middle, y=line, label=name, color=i + 1, dash=i > 0))
+    marks.append(Rule(x=0.0))
+    axis = Axis(label="eigenvalue of the normalized Hessian", scale="signed_log", threshold=threshold)
+    panel = Panel(marks=tuple(marks), x=axis, y=_share_axis(density.size))
+    return Picture(title=title, caption=caption, panels=(panel,))
+
+
+def laws_picture(laws: Sequence["Law"], labels: Sequence[str], title: str = "Spectral laws") -> Picture:
+    """Densities of laws on a plain axis."""
+    ends = [edge for law in laws for band in law.support() for edge in band]
+    pad = 0.05 * (max(ends) - min(ends))
+    x = np.linspace(min(ends) - pad, max(ends) + pad, 1201)
+    lines = tuple(
+        Line(x=x, y=np.where(np.isfinite(y := law.pdf(x)), y, np.nan), label=label, dash=i % 2 == 1)
+        for i, (law, label) in enumerate(zip(laws, labels, strict=True))
+    )
+    panel = Panel(marks=(*lines, Rule(x=0.0)), x=Axis(label="eigenvalue"), y=Axis(label="density"))
+    return Picture(
+        title=title, caption="Densities of the continuous parts; atoms are not drawn.", panels=(panel,)
+    )
+
+
+def index_picture(
+    energies: np.ndarray,
+    indices: dict[str, np.ndarray],
+    measured: tuple[np.ndarray, np.ndarray] | None = None,
+    title: str = "Index against energy",
+) -> Picture:
+    """Share of negative eigenvalues against energy: laws as lines, measured points as dots."""
+    marks: list[Line | Points] = [
+        Line(x=energies, y=values, label=name, dash=i % 2 == 1)
+        for i, (name, values) in enumerate(indices.items())
+    ]
+    if measured is not None:
+        marks.append(Points(x=measured[0], y=measured[1], label="measured"))
+    panel = Panel(
+        marks=tuple(marks),
+        x=Axis(label="energy, half the mean squared residual"),
+        y=Axis(label="share of negative eigenvalues"),
+    )
+    return Picture(
+        title=title,
+        caption="The index of the laws, exact at every energy, and measured ones.",
+        panels=(panel,),
+    )
+
+
+def _bins(values: np.ndarray) -> tuple[np.ndarray, float]:
+    low, high = float(values.min()), float(values.max())
+    pad = 0.02 * max(high - low, abs(high), abs(low), 1e-12)
+    return signed_log_bins(values, low - pad, high + pad)
+
+
+def _share_axis(size: int) -> Axis:
+    return Axis(label="share of the eigenvalues in a bin", scale="log", limits=(0.5 / size, 1.0))
