@@ -5,15 +5,18 @@ Gorham & Mackey, "Measuring Sample Quality with Stein's Method" (NIPS 2015) and
 (n, d) and scores (n, d), the gradients of the log target density at the points.
 """
 
+from fathometer.stein.graph import GraphSteinDiscrepancy, graph_discrepancy
 from fathometer.stein.kernels import Gaussian, InverseMultiquadric, KernelSum, Matern32
 from fathometer.stein.ksd import KernelSteinDiscrepancy, ksd, ksd_path, stein_function, witness
 
 __all__ = [
     "Gaussian",
+    "GraphSteinDiscrepancy",
     "InverseMultiquadric",
     "KernelSteinDiscrepancy",
     "KernelSum",
     "Matern32",
+    "graph_discrepancy",
     "ksd",
     "ksd_path",
     "stein_function",

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fathometer.drawing.picture import Axis, Line, Panel, Picture, Points, Rule
+from fathometer.drawing.picture import Axis, Bars, Line, Panel, Picture, Points, Rule
 
 if TYPE_CHECKING:
+    from fathometer.stein.graph import GraphSteinDiscrepancy
     from fathometer.stein.ksd import KernelSteinDiscrepancy
 
 _SHOWN = 2000
@@ -26,16 +27,7 @@ def ksd_picture(result: "KernelSteinDiscrepancy") -> Picture:
             title=f"discrepancy {result.value:.3g}, yardstick {result.expected:.3g}",
         )
     else:
-        over = h > 0
-        panel = Panel(
-            marks=(
-                Points(x=x[over, 0], y=x[over, 1], label="too much mass (h > 0)", marker="dot"),
-                Points(x=x[~over, 0], y=x[~over, 1], label="too little mass (h < 0)", marker="ring"),
-            ),
-            x=Axis(label="coordinate 0"),
-            y=Axis(label="coordinate 1"),
-            title=f"discrepancy {result.value:.3g}, yardstick {result.expected:.3g}",
-        )
+        panel = _signs(x, h)
     return Picture(
         title="Kernel Stein discrepancy",
         caption=(
@@ -45,4 +37,60 @@ def ksd_picture(result: "KernelSteinDiscrepancy") -> Picture:
         ),
         panels=(panel,),
         columns=1,
+    )
+
+
+def graph_picture(result: "GraphSteinDiscrepancy") -> Picture:
+    """The optimal function and its image, in one dimension; the image over the points otherwise."""
+    n, d = result.points.shape
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _SHOWN)).round().astype(int))
+    x, h = result.points[chosen], result.witness[chosen]
+    if d == 1:
+        order = np.argsort(x[:, 0], kind="stable")
+        at = x[order, 0]
+        panels = (
+            Panel(
+                marks=(Line(x=at, y=result.function[chosen][order, 0], label="g"), Rule(y=0.0)),
+                x=Axis(label="x"),
+                y=Axis(label="optimal function g(x)"),
+            ),
+            Panel(
+                marks=(Line(x=at, y=h[order], label="h = T g"), Rule(y=0.0)),
+                x=Axis(label="x"),
+                y=Axis(label="witness h(x)"),
+            ),
+        )
+    else:
+        panels = (_signs(x, h), _shares(result.per_coordinate))
+    return Picture(
+        title="Graph Stein discrepancy",
+        caption=(
+            f"Discrepancy {result.value:.3g}, proved to {result.gap:.1g}. The witness is positive where the "
+            f"sample has too much mass. Saturation {result.saturation:.2g}: at 1 the number says nothing."
+        ),
+        panels=panels,
+    )
+
+
+def _signs(x: np.ndarray, h: np.ndarray) -> Panel:
+    """The sign of the witness over the first two coordinates."""
+    over = h > 0
+    return Panel(
+        marks=(
+            Points(x=x[over, 0], y=x[over, 1], label="too much mass (h > 0)", marker="dot"),
+            Points(x=x[~over, 0], y=x[~over, 1], label="too little mass (h < 0)", marker="ring"),
+        ),
+        x=Axis(label="coordinate 0"),
+        y=Axis(label="coordinate 1"),
+        title="sign of the witness",
+    )
+
+
+def _shares(parts: np.ndarray) -> Panel:
+    """One bar a coordinate."""
+    return Panel(
+        marks=(Bars(edges=np.arange(len(parts) + 1) - 0.5, heights=parts, label="part"),),
+        x=Axis(label="coordinate", scale="category", categories=tuple(str(j) for j in range(len(parts)))),
+        y=Axis(label="part of the discrepancy"),
+        title="where it comes from",
     )
