@@ -33,16 +33,12 @@ def test_the_basis_is_orthonormal_and_the_projection_tridiagonal():
     assert seen.products == 60
 
 
-@pytest.mark.parametrize("distance", [1e-3, 1e-7, 1e-11])
-def test_one_projection_would_lose_orthogonality_here(distance):
-    # the start is almost an eigenvector of a huge eigenvalue: what is left after one step is
-    # its rounding error, and a single projection leaves the basis skew by eps / distance
-    values = torch.linspace(-1, 1, 300, dtype=torch.float64)
-    values[0] = 1e8
-    start = distance * 1e-4 * random_start(300)
-    start[0] = 1.0
-    Q = lanczos(diagonal_operator(values), 30, start).basis
-    torch.testing.assert_close(Q.T @ Q, eye(30), atol=2e-14, rtol=0)
+@pytest.mark.parametrize("values", [[1.0] * 300, (0.5 ** torch.arange(300)).tolist()])
+def test_a_basis_of_the_whole_space_stays_orthonormal(values):
+    # every step ends early: a random vector must lose all but its last few dimensions. Projected
+    # once only, the basis is skew by 1e-12 in the end; not at all, by 1
+    Q = lanczos(diagonal_operator(values), 300, random_start(300)).basis
+    torch.testing.assert_close(Q.T @ Q, eye(300), atol=2e-14, rtol=0)
 
 
 def test_several_starts_run_each_on_its_own():
