@@ -36,10 +36,10 @@ class Generators(Sequence[dict[str, Tensor]]):
     """One direction each: tensor name -> integer exponents, in the shape of the tensor."""
 
     def __init__(self, space: ScaleSpace, uses: dict[str, Use], shapes: dict[str, tuple[int, ...]]) -> None:
-        self._space, self._uses, self._shapes = space, uses, shapes
+        self.parts = (space, uses, shapes)
 
     def __len__(self) -> int:
-        return self._space.dimension
+        return self.parts[0].dimension
 
     def __getitem__(self, j: Any) -> Any:
         if isinstance(j, slice):
@@ -48,7 +48,7 @@ class Generators(Sequence[dict[str, Tensor]]):
             raise IndexError(j)
         z = np.zeros(len(self))
         z[j] = 1.0
-        moved = log_scales(self._space, self._uses, self._shapes, z)
+        moved = log_scales(*self.parts, z)
         return {name: exponents for name, exponents in moved.items() if bool((exponents != 0).any())}
 
 
@@ -121,8 +121,7 @@ class Rescalings(Result):
 
     def log_scales(self, z: np.ndarray) -> dict[str, Tensor]:
         """Tensor name -> logarithm of the factor of each entry, float64."""
-        source = self.generators
-        return log_scales(source._space, source._uses, source._shapes, z)
+        return log_scales(*self.generators.parts, z)
 
     def __str__(self) -> str:
         left = f", {len(self.untreated)} left as they are" if self.untreated else ""

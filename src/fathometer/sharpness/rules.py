@@ -247,8 +247,8 @@ def _rectifier(
 _MOVES = (
     "view _unsafe_view reshape permute transpose t squeeze unsqueeze expand expand_as slice select cat "
     "concat stack split split_with_sizes chunk unbind flatten unflatten movedim flip roll repeat narrow "
-    "view_as reshape_as swapaxes numpy_T mT repeat_interleave tril triu diagonal pixel_shuffle pixel_unshuffle "
-    "channel_shuffle unfold"
+    "view_as reshape_as swapaxes numpy_T mT repeat_interleave tril triu diagonal pixel_shuffle "
+    "pixel_unshuffle channel_shuffle unfold"
 )
 
 

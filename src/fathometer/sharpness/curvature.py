@@ -1,0 +1,107 @@
+"""Flatness measures that read the Hessian: norm, trace, Frobenius norm.
+
+The spectral norm and the trace are what Dinh, Pascanu, Bengio & Bengio (2017, sec. 3)
+call the Hessian measures; at a critical point both can be made as large as one likes
+without changing the function (theorems 4 and 5). Away from a critical point they are
+numbers about a slope, and a warning says so.
+"""
+
+import warnings
+
+from fathometer.errors import TheoryWarning
+from fathometer.linalg import eigenpairs, frobenius_norm, trace
+from fathometer.model import LossSurface
+from fathometer.results import Estimate
+
+CRITICAL = 0.1
+"""Slope beyond which a point is no minimum at the scale that is measured: see `warn_if_sloped`."""
+
+
+def hessian_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -> Estimate:
+    """Spectral norm of the Hessian: the largest eigenvalue in size.
+
+    Args:
+        surface: Loss surface; the Hessian is taken at its point.
+        tolerance: Relative residual of the eigenvalue.
+        seed: Of the random start.
+
+    Returns:
+        The norm, in loss per squared parameter; ``error`` is the residual: an eigenvalue
+        lies that close.
+
+    Raises:
+        InputError: If an argument is out of range.
+    """
+    pairs = eigenpairs(surface.hessian(), 1, "magnitude", tolerance=tolerance, seed=seed)
+    return Estimate(
+        value=abs(float(pairs.values[0])),
+        kind=pairs.kind,
+        error=float(pairs.residuals[0]),
+        method="block Lanczos" if pairs.kind == "estimate" else "dense eigenvalues",
+        cost=pairs.products,
+    )
+
+
+def hessian_trace(
+    surface: LossSurface, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
+) -> Estimate:
+    """Trace of the Hessian, in loss per squared parameter.
+
+    Args:
+        surface: Loss surface; the Hessian is taken at its point.
+        tolerance: Relative standard error at which sampling stops.
+        seed: Of the random vectors.
+        max_products: Products to spend at the most; the error then says how far it came.
+
+    Raises:
+        InputError: If an argument is out of range.
+    """
+    return trace(surface.hessian(), "auto", tolerance, seed, max_products=max_products)
+
+
+def hessian_frobenius(
+    surface: LossSurface, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
+) -> Estimate:
+    """Frobenius norm of the Hessian, in loss per squared parameter.
+
+    Args:
+        surface: Loss surface; the Hessian is taken at its point.
+        tolerance: Relative standard error at which sampling stops.
+        seed: Of the random vectors.
+        max_products: Products to spend at the most.
+
+    Raises:
+        InputError: If an argument is out of range.
+    """
+    return frobenius_norm(surface.hessian(), tolerance, seed, max_products=max_products)
+
+
+def slope(surface: LossSurface) -> tuple[float, float]:
+    """Gradient norm, and the share of the loss that one exact step along the gradient would gain.
+
+    The second number is ``|g|^2 / (2 g'Hg/|g|^2) / L``: the share of the loss that is
+    explained by not having arrived. It does not depend on the unit of the loss.
+    """
+    gradient = surface.gradient()
+    norm = float(gradient.norm())
+    if norm == 0.0:
+        return 0.0, 0.0
+    direction = gradient / norm
+    bend = float(direction @ (surface.hessian() @ direction))
+    loss = abs(float(surface.energy()))
+    if bend <= 0.0 or loss == 0.0:
+        return norm, float("inf")
+    return norm, norm**2 / (2.0 * bend) / loss
+
+
+def warn_if_sloped(surface: LossSurface) -> float:
+    """Warn where the point is no minimum at the scale that is measured; returns the gradient norm."""
+    norm, share = slope(surface)
+    if share > CRITICAL:
+        warnings.warn(
+            f"the gradient norm is {norm:.3g}: a step along it would still gain {min(share, 1.0):.0%} of "
+            "the loss or more, so this is no minimum and flatness measures describe a slope.",
+            TheoryWarning,
+            stacklevel=3,
+        )
+    return norm

@@ -1,0 +1,315 @@
+"""The same function at another point: as sharp or as flat as one likes.
+
+`sharpen` walks along one rescaling until a flatness measure has the value that was asked
+for: theorems 4 and 5 of Dinh, Pascanu, Bengio & Bengio (2017) as an instrument, for any
+network that has a rescaling. `flatten` goes to the point of the orbit with the smallest
+Gauss-Newton trace: a convex problem in the log-scales,
+``min over z of sum_i h_i exp(-2 (B z)_i)`` with h >= 0 the diagonal.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.sparse import csr_array, vstack
+from scipy.sparse.linalg import lsqr
+from torch import Tensor, nn
+
+from fathometer.drawing import Picture
+from fathometer.errors import CapabilityError, InputError
+from fathometer.linalg import diagonal, eigenpairs
+from fathometer.model import LossSurface
+from fathometer.results import Estimate, Result
+from fathometer.sharpness.curvature import hessian_norm, hessian_trace
+from fathometer.sharpness.rescalings import Rescalings, rescalings
+from fathometer.sharpness.worst_case import epsilon_sharpness, keskar
+from fathometer.types import Kind
+
+WALKABLE: dict[str, Callable[..., Estimate]] = {
+    "hessian_norm": hessian_norm,
+    "hessian_trace": hessian_trace,
+    "epsilon_sharpness": epsilon_sharpness,
+    "keskar": keskar,
+}
+LARGEST_STEP = 60.0
+"""Log-factor beyond which float32 weights overflow."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Equivalent(Result):
+    """A network with the same outputs and another sharpness.
+
+    Attributes:
+        model: The network, in the type of the original.
+        measure: What was changed.
+        before, after: The measure at the original and at ``model``, both from fresh products.
+        output_error: Largest change of any output over all data, relative to the largest output.
+        moved: Share of the weights' norm by which they moved.
+        tensor: The tensor whose scale was walked along; "" for `flatten`.
+        log_factor: Natural logarithm of the factor of that tensor.
+    """
+
+    model: nn.Module = field(metadata={"saved": False})
+    measure: str
+    before: Estimate
+    after: Estimate
+    output_error: float
+    moved: float
+    tensor: str = ""
+    log_factor: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """How many times larger the measure is afterwards."""
+        before = float(self.before.value)
+        return float(self.after.value) / before if before else math.inf
+
+    @property
+    def kind(self) -> Kind:
+        """That of the two measurements."""
+        kinds = {self.before.kind, self.after.kind}
+        return "exact" if kinds == {"exact"} else "estimate" if "estimate" in kinds else "bound"
+
+    @property
+    def error(self) -> float:
+        """Of the ratio, from the errors of both measurements."""
+        parts = [abs(float(m.error) / float(m.value)) for m in (self.before, self.after) if float(m.value)]
+        return abs(self.value) * math.hypot(*parts)
+
+    def picture(self) -> Picture:
+        """Bars: the measure before and after."""
+        from fathometer.sharpness.pictures import equivalent_picture
+
+        return equivalent_picture(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.measure}: {float(self.before.value):.4g} -> {float(self.after.value):.4g} "
+            f"({self.value:.4g} times), outputs within {self.output_error:.1e}"
+        )
+
+
+def sharpen(
+    surface: LossSurface,
+    measure: str = "hessian_norm",
+    factor: float | None = None,
+    *,
+    target: float | None = None,
+    example_inputs: Any = None,
+    tolerance: float = 0.01,
+    seed: int = 0,
+    **options: Any,
+) -> Equivalent:
+    """An equivalent network at which a flatness measure has another value.
+
+    Args:
+        surface: Loss surface of the network.
+        measure: "hessian_norm", "hessian_trace", "epsilon_sharpness" or "keskar".
+        factor: How many times larger the measure shall be; a million if no target is given.
+        target: The value it shall have instead.
+        example_inputs: Arguments of the model, where the surface cannot tell them.
+        tolerance: Relative distance from the wanted value that is accepted.
+        seed: Of the measurements.
+        options: Of the measure, such as ``radius``.
+
+    Returns:
+        The network with the measure before and after, each measured, not computed by a formula.
+
+    Raises:
+        InputError: If the measure is unknown, both factor and target are given, the wanted value
+            is not positive, the network has no rescaling that changes a measured weight, or
+            the value is out of reach on the orbit (the message says what was reached).
+        CapabilityError: If the network cannot be exported.
+    """
+    if measure not in WALKABLE:
+        raise InputError(f"measure is {measure!r}; pass one of {', '.join(WALKABLE)}.")
+    if factor is not None and target is not None:
+        raise InputError("pass factor or target, not both.")
+
+    def read(place: LossSurface) -> Estimate:
+        return WALKABLE[measure](place.double(), seed=seed, **options)
+
+    before = read(surface)
+    if not float(before.value) > 0:
+        raise InputError(f"{measure} is {float(before.value):.4g} here; only a positive value can be scaled.")
+    wanted = target if target is not None else (1e6 if factor is None else factor) * float(before.value)
+    if not (math.isfinite(wanted) and wanted > 0):
+        raise InputError(f"the wanted {measure} is {wanted!r}; it must be positive and finite.")
+    group = _group(surface, example_inputs)
+    name, z = _sharpest_tensor(surface, group, seed)
+    reached, model, t = _walk(surface, group, z, read, float(before.value), wanted, tolerance)
+    if not abs(math.log(float(reached.value) / wanted)) <= math.log1p(tolerance):
+        raise InputError(
+            f"{measure} cannot be brought to {wanted:.4g} along the scale of {name}; "
+            f"{float(reached.value):.4g} was reached, from {float(before.value):.4g}. Ask for a larger value."
+        )
+    return _equivalent(surface, model, measure, before, reached, name, t)
+
+
+def flatten(
+    surface: LossSurface, *, example_inputs: Any = None, largest: float = 12.0, seed: int = 0
+) -> Equivalent:
+    """The point of the rescaling orbit with the smallest Gauss-Newton trace.
+
+    For networks of piecewise linear operations in which no path meets a weight twice the
+    diagonals of Hessian and Gauss-Newton matrix agree, so this is the smallest Hessian trace
+    too. The problem is convex: every point of the orbit leads to the same minimum.
+
+    Args:
+        surface: Loss surface of the network.
+        example_inputs: Arguments of the model, where the surface cannot tell them.
+        largest: Bound on the log-scales, where the infimum lies at infinity.
+        seed: Of the diagonal's random vectors, if it is estimated.
+
+    Raises:
+        InputError: If the network has no rescaling that changes a measured weight.
+        CapabilityError: If the network cannot be exported.
+    """
+    group = _group(surface, example_inputs)
+    exact = surface.double()
+    curvature = diagonal(exact.gauss_newton(), seed=seed).value.clamp(min=0.0)
+    basis, weights = _orbit_terms(exact, group, curvature)
+
+    def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
+        terms = weights * np.exp(-2.0 * (basis @ z))
+        return float(terms.sum()), -2.0 * (basis.T @ terms)
+
+    start = np.zeros(group.dimension)
+    bounds = [(-largest, largest)] * group.dimension
+    limits = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-12 * weights.sum()}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=limits)
+    model = group.move(found.x)
+    before = hessian_trace(exact, seed=seed)
+    after = hessian_trace(surface.around(model).double(), seed=seed)
+    return _equivalent(surface, model, "hessian_trace", before, after, "", 0.0)
+
+
+def _group(surface: LossSurface, example_inputs: Any) -> Rescalings:
+    inputs = surface.example_inputs() if example_inputs is None else example_inputs
+    group = rescalings(surface.write(), inputs)
+    if not any(name in group.tensors for name in surface.names):
+        reason = "; ".join(f"{k}: {v}" for k, v in list(group.untreated.items())[:3])
+        raise InputError(
+            "the network has no rescaling that changes a parameter of the surface"
+            + (f" ({reason})." if reason else ": its activations are not homogeneous.")
+        )
+    return group
+
+
+def _rows(group: Rescalings, name: str) -> tuple[csr_array, Tensor]:
+    """Distinct rows of the log-scale map for a tensor, and for each entry the number of its row."""
+    space, uses, shapes = group.generators.parts
+    use = uses[name]
+    plus, minus = (
+        torch.from_numpy(space.group)[ids].expand(shapes[name]).reshape(-1) for ids in (use.plus, use.minus)
+    )
+    pairs, place = torch.unique(torch.stack([plus, minus], dim=1), dim=0, return_inverse=True)
+    first, second = (pairs[:, i].numpy() for i in (0, 1))
+    return csr_array(space.basis[first] - space.basis[second]), place
+
+
+def _sharpest_tensor(surface: LossSurface, group: Rescalings, seed: int) -> tuple[str, np.ndarray]:
+    """The tensor whose own block is sharpest among those that can shrink as a whole, and how."""
+    best: tuple[float, str, np.ndarray] | None = None
+    H = surface.double().hessian()
+    for name in surface.names:
+        if name not in group.tensors:
+            continue
+        rows, place = _rows(group, name)
+        z = lsqr(rows, -np.ones(rows.shape[0]), atol=1e-12, btol=1e-12)[0]
+        shrink = -(rows @ z)[place.numpy()]
+        if shrink.min() < 0.5:  # some of its entries cannot follow
+            continue
+        part = H.restrict(surface.space.positions(name))
+        top = eigenpairs(part, 1, "largest", tolerance=0.05, seed=seed, check=False, max_products=60)
+        bend = float(top.values[0])
+        if bend > 0 and (best is None or bend > best[0]):
+            best = (bend, name, z / shrink.mean())
+    if best is None:
+        raise InputError(
+            "no tensor with positive curvature can shrink as a whole; the orbit does not sharpen it."
+        )
+    return best[1], best[2]
+
+
+def _walk(
+    surface: LossSurface,
+    group: Rescalings,
+    z: np.ndarray,
+    read: Callable[[LossSurface], Estimate],
+    start: float,
+    wanted: float,
+    tolerance: float,
+) -> tuple[Estimate, nn.Module, float]:
+    """Walk along ``z`` until the measure is as wanted: secants on log-log axes, halving where they leave.
+
+    Far out the logarithm of a curvature grows with slope two in ``t``.
+    """
+    t, low, high = 0.5 * math.log(wanted / start), -LARGEST_STEP, LARGEST_STEP
+    last, best = (0.0, math.log(start / wanted)), None
+    for _ in range(24):
+        t = min(max(t, low), high)
+        try:
+            model = group.move(t * z)
+        except (InputError, CapabilityError):  # beyond the range of the type: come back
+            low, high = (low, t) if t > 0 else (t, high)
+            t = 0.5 * (t + last[0])
+            continue
+        found = read(surface.around(model))
+        gap = math.log(float(found.value) / wanted)
+        if best is None or abs(gap) < best[0]:
+            best = (abs(gap), found, model, t)
+        if abs(gap) <= 0.3 * math.log1p(tolerance):
+            break
+        low, high = (t, high) if gap < 0 else (low, t)
+        slope = (gap - last[1]) / (t - last[0]) if t != last[0] else 2.0
+        last = (t, gap)
+        t -= gap / slope if slope > 0.1 else 0.5 * gap
+        if not low < t < high:
+            t = 0.5 * (low + high)
+    if best is None:
+        raise InputError("no step along the orbit keeps the weights within the range of their type.")
+    return best[1], best[2], best[3]
+
+
+def _orbit_terms(surface: LossSurface, group: Rescalings, curvature: Tensor) -> tuple[csr_array, np.ndarray]:
+    """Distinct rows of the log-scale map over all measured weights, with the curvature on each."""
+    rows, weights = [], []
+    for name in surface.names:
+        if name not in group.tensors:
+            continue
+        block, place = _rows(group, name)
+        total = torch.zeros(int(place.max()) + 1, dtype=torch.float64)
+        total.index_add_(0, place, curvature[surface.space.positions(name)].cpu())
+        rows.append(block)
+        weights.append(total.numpy())
+    return csr_array(vstack(rows)), np.concatenate(weights)
+
+
+def _equivalent(
+    surface: LossSurface,
+    model: nn.Module,
+    measure: str,
+    before: Estimate,
+    after: Estimate,
+    name: str,
+    t: float,
+) -> Equivalent:
+    moved = surface.around(model)
+    first, second = surface.outputs().double(), moved.outputs().double()
+    change = (second - first).abs().max() / first.abs().max().clamp(min=torch.finfo(first.dtype).tiny)
+    distance = (moved.theta - surface.theta).norm() / surface.theta.norm()
+    return Equivalent(
+        model=model,
+        measure=measure,
+        before=before,
+        after=after,
+        output_error=float(change),
+        moved=float(distance),
+        tensor=name,
+        log_factor=-t,
+    )
