@@ -1,10 +1,14 @@
 """A measured spectrum beside what random matrix theory says at the same energy and aspect ratio.
 
-The laws speak of a Hessian H = H0 + H1 in units in which the Gauss-Newton part H0 has mean
-eigenvalue ``scale``, of the energy (half the mean squared residual over all scalar targets)
-and of the aspect ratio phi (parameters per scalar target). `compare` converts a surface into
-these units, measures both distances between the distribution functions, and measures each
-assumption on its own: is H0 Marchenko-Pastur, and has H1 the variance that the law gives it?
+The laws speak of the energy (half the mean squared residual over all scalar targets), of the
+aspect ratio phi (parameters per scalar target), and of the Hessian H = H0 + H1 of the loss that
+sums half the squared residuals over the outputs of an example and averages over examples
+(the paper's loss). Their ``scale`` is the mean eigenvalue s of the Gauss-Newton part H0 of
+that Hessian. Dividing H by s leaves a law with scale 1 at the energy divided by s^2: that is
+what is compared. Distances between distribution functions do not depend on such a choice.
+
+`compare` also measures each assumption on its own: is H0 Marchenko-Pastur, and has H1 the
+variance that the law gives it?
 """
 
 import warnings
@@ -51,6 +55,7 @@ class Comparison(Result):
         energy: Half the mean squared residual over all scalar targets.
         aspect_ratio: P over the number of scalar targets.
         scale: Mean eigenvalue of the normalized Gauss-Newton part.
+        natural_scale: Mean eigenvalue of the Gauss-Newton part of the paper's loss.
         normalization: Factor from the surface's Hessian to the normalized one.
         residual_variance: Mean square of the eigenvalues of the normalized residual part.
         gradient_norm: Norm of the surface's gradient; the laws are about points where it is zero.
@@ -68,6 +73,7 @@ class Comparison(Result):
     energy: float
     aspect_ratio: float
     scale: float
+    natural_scale: float
     normalization: float
     residual_variance: float
     gradient_norm: float
@@ -91,9 +97,14 @@ class Comparison(Result):
         """Half width of the widest bracket of the measured distribution function."""
         return self.density.error
 
+    @property
+    def normalized_energy(self) -> float:
+        """The energy in the units of the normalized Hessian: times (scale / natural scale)^2."""
+        return self.energy * (self.scale / self.natural_scale) ** 2
+
     def laws(self) -> dict[str, Law]:
-        """The laws at the measured energy and aspect ratio."""
-        return laws_at(self.energy, self.aspect_ratio, self.scale)
+        """The laws at the normalized energy and the aspect ratio."""
+        return laws_at(self.normalized_energy, self.aspect_ratio, self.scale)
 
     def table(self) -> Table:
         """The distances as a table."""
@@ -143,7 +154,7 @@ def compare(
     check_positive("scale", scale)
     if not hasattr(surface, "gauss_newton"):
         raise InputError(f"surface is a {type(surface).__name__}; pass a LossSurface.")
-    energy, targets, notes = energy_of(surface)
+    energy, targets, to_paper, notes = energy_of(surface)
     P = surface.size
     limit = min(EXACT_LIMIT, probes * (steps or DEFAULT_STEPS))
     exact = limit >= P and fits_dense(3 * P)
@@ -152,15 +163,18 @@ def compare(
     else:
         measured, factor, variance = _sketched(surface, scale, probes, steps, seed)
         gauss_newton = None
-    notes.insert(
-        0, f"Hessian times {factor:.6g}: its Gauss-Newton part has mean eigenvalue {scale:g}, as in the laws."
-    )
-    phi = P / targets
-    rows, notes_of_rows = _rows(measured, energy, phi, scale)
+    natural = scale * to_paper / factor
+    phi, normalized = P / targets, energy * (scale / natural) ** 2
+    notes += [
+        f"The paper's Hessian is {to_paper:g} times the surface's, its Gauss-Newton mean {natural:.6g}.",
+        f"Divided so that this mean is {scale:g}, the energy that enters the laws is {normalized:.6g}.",
+    ]
+    if phi >= 1:
+        notes.append("Aspect ratio 1 or more: the critical energy is zero.")
     if gauss_newton is not None:
         gap = ks_distance(gauss_newton, MarchenkoPastur(phi, scale))
         notes.append(f"The Gauss-Newton part alone is {gap:.3f} (Kolmogorov) from Marchenko-Pastur.")
-    upper = laws_at(energy, phi, scale)["wigner"].support()[-1][1]
+    upper = laws_at(normalized, phi, scale)["wigner"].support()[-1][1]
     nodes = (
         measured.points[0] if measured.kind == "exact" else np.union1d(measured.rules[0, 0], measured.known)
     )
@@ -170,13 +184,14 @@ def compare(
         energy=energy,
         aspect_ratio=phi,
         scale=scale,
+        natural_scale=natural,
         normalization=factor,
         residual_variance=variance,
         gradient_norm=float(torch.linalg.vector_norm(surface.gradient().double())),
-        rows=rows,
+        rows=_rows(measured, normalized, phi, scale),
         measured_index=float(measured.cdf(np.nextafter(0.0, -1.0))),
         outliers=nodes[nodes > upper + _edge_width(upper, P)],
-        notes=(*notes, *notes_of_rows),
+        notes=tuple(notes),
     )
 
 
@@ -188,8 +203,8 @@ def laws_at(energy: float, phi: float, scale: float) -> dict[str, Law]:
     }
 
 
-def energy_of(surface: Any) -> tuple[float, int, list[str]]:
-    """Energy, number of scalar targets, and how they follow from the surface's loss.
+def energy_of(surface: Any) -> tuple[float, int, float, list[str]]:
+    """Energy, number of scalar targets, factor from the surface's loss to the paper's, and notes on them.
 
     Warns:
         TheoryWarning: If the loss is not a squared error.
@@ -197,7 +212,9 @@ def energy_of(surface: Any) -> tuple[float, int, list[str]]:
     loss = surface.loss
     if loss in SQUARED:
         word = "half the loss" if loss == "mse" else "the loss itself"
-        return float(surface.energy()) * SQUARED[loss], round(surface.count), [f"Energy: {word} ({loss})."]
+        to_paper = SQUARED[loss] * surface.count / surface.examples
+        energy = float(surface.energy()) * SQUARED[loss]
+        return energy, round(surface.count), to_paper, [f"Energy: {word} ({loss})."]
     slopes = output_slopes(surface).double()
     warnings.warn(
         f"the laws are about squared errors; for {loss} the energy is half the mean square of the slopes of "
@@ -208,7 +225,7 @@ def energy_of(surface: Any) -> tuple[float, int, list[str]]:
     note = (
         f"Energy: half the mean square of the {slopes.numel()} slopes of {loss} in the outputs, no residuals."
     )
-    return float(0.5 * slopes.square().mean()), slopes.numel(), [note]
+    return float(0.5 * slopes.square().mean()), slopes.numel(), 1.0, [note]
 
 
 def _dense(surface: Any, scale: float) -> tuple[SpectralDensity, SpectralDensity, float, float]:
@@ -251,10 +268,8 @@ def snapped(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(values) <= small, 0.0, values)
 
 
-def _rows(
-    measured: SpectralDensity, energy: float, phi: float, scale: float
-) -> tuple[tuple[Row, ...], list[str]]:
-    rows, notes = [], []
+def _rows(measured: SpectralDensity, energy: float, phi: float, scale: float) -> tuple[Row, ...]:
+    rows = []
     for name, law in laws_at(energy, phi, scale).items():
         low, high = law.support()[0][0], law.support()[-1][1]
         margin = _edge_width(high - low, measured.size)
@@ -270,11 +285,7 @@ def _rows(
                 outliers_below=measured.size * float(measured.cdf(low - margin)),
             )
         )
-    if phi >= 1:
-        notes.append(
-            "Aspect ratio 1 or more: the critical energy is zero, every energy has negative directions."
-        )
-    return tuple(rows), notes
+    return tuple(rows)
 
 
 def _edge_width(span: float, P: int) -> float:

@@ -29,7 +29,7 @@ def signed_log_bins(values: np.ndarray, low: float, high: float) -> tuple[np.nda
     size = np.abs(values[values != 0])
     largest = max(abs(low), abs(high), 1e-300)
     threshold = float(np.quantile(size, 0.02)) if len(size) else largest
-    threshold = min(max(threshold, 1e-6 * largest), 0.1 * largest)
+    threshold = 10.0 ** np.floor(np.log10(min(max(threshold, 1e-6 * largest), 0.1 * largest)))
 
     def forward(x: float) -> float:
         u = abs(x) / threshold
@@ -75,9 +75,9 @@ def comparison_picture(comparison: "Comparison") -> Picture:
         laws,
         title="The Hessian beside random matrix theory",
         caption=f"Bars: the measured spectrum, H normalized to a Gauss-Newton part of mean "
-        f"{comparison.scale:g}. Lines: the laws at the measured energy {comparison.energy:.3g} and ratio "
-        f"{comparison.aspect_ratio:.3g}. Index measured {comparison.measured_index:.3f}, by the general law "
-        f"{first.index:.3f}; Kolmogorov distance {first.ks:.3f}.",
+        f"{comparison.scale:g}. Lines: the laws at energy {comparison.normalized_energy:.3g} in these units "
+        f"and aspect ratio {comparison.aspect_ratio:.3g}. Index measured {comparison.measured_index:.3f}, "
+        f"by the general law {first.index:.3f}; Kolmogorov distance {first.ks:.3f}.",
     )
 
 
@@ -94,8 +94,10 @@ def spectrum_beside_laws(
     ]
     for i, (name, law) in enumerate(laws.items()):
         shares = np.diff(law.cdf(edges))
-        line = np.where(shares > 0, shares, np.nan)
-        marks.append(Line(x=middle, y=line, label=name, color=i + 1, dash=i > 0))
+        drawn = np.flatnonzero(shares > 0)
+        part = slice(drawn[0], drawn[-1] + 1)  # gaps between bands break the line
+        line = np.where(shares > 0, shares, np.nan)[part]
+        marks.append(Line(x=middle[part], y=line, label=name, color=i + 1, dash=i > 0))
     marks.append(Rule(x=0.0))
     axis = Axis(label="eigenvalue of the normalized Hessian", scale="signed_log", threshold=threshold)
     panel = Panel(marks=tuple(marks), x=axis, y=_share_axis(density.size))
