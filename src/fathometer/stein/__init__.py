@@ -5,20 +5,35 @@ Gorham & Mackey, "Measuring Sample Quality with Stein's Method" (NIPS 2015) and
 (n, d) and scores (n, d), the gradients of the log target density at the points.
 """
 
+from fathometer.stein import samplers
+from fathometer.stein.chains import Chain, ess, rhat
+from fathometer.stein.doors import draws_of, read_cmdstan
 from fathometer.stein.graph import GraphSteinDiscrepancy, graph_discrepancy
 from fathometer.stein.kernels import Gaussian, InverseMultiquadric, KernelSum, Matern32
 from fathometer.stein.ksd import KernelSteinDiscrepancy, ksd, ksd_path, stein_function, witness
+from fathometer.stein.scores import check_score, score
+from fathometer.stein.targets import Posterior, SurfacePosterior
 
 __all__ = [
+    "Chain",
     "Gaussian",
     "GraphSteinDiscrepancy",
     "InverseMultiquadric",
     "KernelSteinDiscrepancy",
     "KernelSum",
     "Matern32",
+    "Posterior",
+    "SurfacePosterior",
+    "check_score",
+    "draws_of",
+    "ess",
     "graph_discrepancy",
     "ksd",
     "ksd_path",
+    "read_cmdstan",
+    "rhat",
+    "samplers",
+    "score",
     "stein_function",
     "witness",
 ]

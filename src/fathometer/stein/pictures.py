@@ -7,6 +7,7 @@ import numpy as np
 from fathometer.drawing.picture import Axis, Bars, Line, Panel, Picture, Points, Rule
 
 if TYPE_CHECKING:
+    from fathometer.stein.chains import Chain
     from fathometer.stein.graph import GraphSteinDiscrepancy
     from fathometer.stein.ksd import KernelSteinDiscrepancy
 
@@ -93,4 +94,36 @@ def _shares(parts: np.ndarray) -> Panel:
         x=Axis(label="coordinate", scale="category", categories=tuple(str(j) for j in range(len(parts)))),
         y=Axis(label="part of the discrepancy"),
         title="where it comes from",
+    )
+
+
+def chain_picture(chain: "Chain") -> Picture:
+    """Traces of the first coordinate, and the first two coordinates against each other."""
+    points = np.asarray(chain.points)
+    points = points[None] if points.ndim == 2 else points
+    shown = points[: min(len(points), 4), :: max(1, points.shape[1] // _SHOWN)]
+    trace = Panel(
+        marks=tuple(
+            Line(x=np.arange(len(one)), y=one[:, 0], label=f"chain {i}") for i, one in enumerate(shown)
+        ),
+        x=Axis(label="draw"),
+        y=Axis(label="coordinate 0"),
+        title="trace",
+    )
+    panels = [trace]
+    if points.shape[2] > 1:
+        panels.append(
+            Panel(
+                marks=tuple(
+                    Points(x=one[:, 0], y=one[:, 1], label=f"chain {i}") for i, one in enumerate(shown)
+                ),
+                x=Axis(label="coordinate 0"),
+                y=Axis(label="coordinate 1"),
+                title="draws",
+            )
+        )
+    return Picture(
+        title=chain.sampler or "Chain",
+        caption=f"Acceptance {chain.acceptance:.3g}; {len(shown)} of {len(points)} chains are shown.",
+        panels=tuple(panels),
     )
