@@ -60,7 +60,7 @@ def mlp(
     return _seeded(build, seed)
 
 
-def residual_cnn(width: int = 12, classes: int = 10, *, seed: int = 0) -> "ResidualCNN":
+def residual_cnn(width: int = 8, classes: int = 10, *, seed: int = 0) -> "ResidualCNN":
     """A `ResidualCNN` with seeded initial weights.
 
     Raises:

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from fathometer.errors import InputError
-from fathometer.model.losses import length, rows_of
+from fathometer.model.losses import Objective, length, rows_of
+from fathometer.model.params import ParamSpace
 from fathometer.model.replica import unchanged_random_state
 from fathometer.work import allowance
+
+LARGEST_CHUNK = 1024  # larger matrix products gain nothing on a CPU, and chunks can be shared
 
 
 class Arrays:
@@ -64,7 +67,9 @@ class Loader:
 
     def __init__(self, source: Iterable[Any], device: torch.device, dtype: torch.dtype | None) -> None:
         self.source, self.device, self.dtype = source, device, dtype
-        if iter(source) is source:
+        with unchanged_random_state():  # a DataLoader draws a seed whenever it is iterated
+            once = iter(source) is source
+        if once:
             raise InputError(
                 f"data is a {type(source).__name__}, which can be read only once; pass a list of batches, a "
                 "DataLoader with shuffle=False, or (inputs, targets)."
@@ -135,11 +140,42 @@ class Loader:
         return other
 
 
-def is_pair(data: Any) -> bool:
-    """Whether data is (inputs, targets) as whole arrays: a tuple or list that ends in an array."""
+def arranged(data: Any, kind: Objective, space: ParamSpace, chunk: int | str) -> Arrays | Loader:
+    """The user's data as chunks on the device and in the type of the parameters.
+
+    Raises:
+        InputError: If it is neither a pair of arrays of equal length nor re-iterable batches.
+    """
+    dtype = None if kind.opaque else space.dtype
+    if _is_pair(data, opaque=kind.opaque):
+        inputs, targets = (moved(part, space.device, space.dtype) for part in data)
+        n, m = length(inputs), length(targets)
+        if n != m:
+            raise InputError(f"data has {n} inputs and {m} targets; one target for each input is needed.")
+        if n == 0:
+            raise InputError("data has no examples; at least one is needed.")
+        return Arrays(inputs, targets, min(n, LARGEST_CHUNK) if chunk == "auto" else min(n, int(chunk)))
+    if chunk != "auto":
+        raise InputError(
+            f"chunk is {chunk} and data yields batches, which are never cut; set the batch size of the "
+            "loader."
+        )
+    if isinstance(data, Tensor | np.ndarray | str | bytes | dict) or not isinstance(data, Iterable):
+        raise InputError(
+            f"data is a {type(data).__name__}; pass (inputs, targets), or something that yields batches "
+            "again and again."
+        )
+    return Loader(data, space.device, dtype)
+
+
+def _is_pair(data: Any, *, opaque: bool) -> bool:
+    """Whether data is (inputs, targets) as whole arrays.
+
+    A tuple of two arrays is; a list of two arrays is too, unless the batches are opaque.
+    """
     arrays = (Tensor, np.ndarray)
     return (
-        isinstance(data, tuple | list)
+        isinstance(data, tuple if opaque else tuple | list)
         and len(data) == 2
         and isinstance(data[1], arrays)
         and (isinstance(data[0], arrays) or (isinstance(data[0], tuple | dict) and isinstance(data, tuple)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import prod
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -48,14 +49,14 @@ class ParamSpace:
 
     def __init__(self, model: nn.Module, parameters: str | Iterable[str] | None = None) -> None:
         chosen = _chosen(model, parameters)
-        for name, parameter in chosen.items():
-            _check(name, parameter)
         devices = {parameter.device: name for name, parameter in chosen.items()}
         if len(devices) > 1:
             found = ", ".join(f"{name} on {device}" for device, name in devices.items())
             raise InputError(
                 f"the parameters are on several devices ({found}); move the model to one of them."
             )
+        for name, parameter in chosen.items():
+            _check(name, parameter)
         self.names = tuple(chosen)
         self.shapes = tuple(tuple(parameter.shape) for parameter in chosen.values())
         self.dtypes = tuple(parameter.dtype for parameter in chosen.values())
@@ -148,7 +149,7 @@ class ParamSpace:
         """The name of the parameter, with the index in it, at a position of the flat vector."""
         for name, shape in zip(self.names, self.shapes, strict=True):
             if position < self.slices[name].stop:
-                index = torch.unravel_index(torch.tensor(position - self.slices[name].start), shape)
+                index = np.unravel_index(position - self.slices[name].start, shape)
                 return f"{name}[{', '.join(str(int(i)) for i in index)}]" if shape else name
         raise InputError(f"position is {position}; the space has {self.size} scalars.")
 

@@ -20,15 +20,13 @@ from torch import Tensor, nn
 from fathometer.errors import CapabilityError, InputError
 from fathometer.linalg import LinearOperator
 from fathometer.model import curvature
-from fathometer.model.batches import Arrays, Loader, is_pair, moved
+from fathometer.model.batches import LARGEST_CHUNK, Arrays, arranged
 from fathometer.model.check import Checks
-from fathometer.model.losses import Objective, length, objective, rows_of
+from fathometer.model.losses import length, objective, rows_of
 from fathometer.model.params import ParamSpace
 from fathometer.model.problem import Problem, saved_bytes
 from fathometer.model.replica import Replica, unwrapped
 from fathometer.work import check_seed, chunk_size, reduce_chunks
-
-LARGEST_CHUNK = 1024  # larger matrix products gain nothing on a CPU, and chunks can be shared
 
 
 class LossSurface:
@@ -92,7 +90,7 @@ class LossSurface:
         space = ParamSpace(original, parameters)
         replica = Replica(model)
         replica.freeze_others(space.names)
-        batches = _batches(data, kind, space, chunk)
+        batches = arranged(data, kind, space, chunk)
         self._problem = Problem(replica, space, kind, batches)
         self._theta = space.read(original)
         if not torch.isfinite(self._theta).all():
@@ -330,6 +328,38 @@ class LossSurface:
             theta=self._theta.double(),
         )
 
+    def around(self, model: nn.Module) -> "LossSurface":
+        """The same loss and data around another module of the same architecture.
+
+        Unlike `at`, this also takes the module's buffers, such as running means.
+
+        Raises:
+            InputError: If its parameters have other names or shapes.
+        """
+        space = ParamSpace(unwrapped(model)[0], self.names)
+        if space.names != self.names or space.size != self.size:
+            raise InputError(
+                f"model has the parameters {', '.join(space.names[:4])}, ... ({space.size} numbers); this "
+                f"surface has {', '.join(self.names[:4])}, ... ({self.size})."
+            )
+        replica = Replica(model)
+        replica.freeze_others(self.names)
+        theta = space.read(unwrapped(model)[0]).to(self.space.dtype)
+        return self._variant(replica=replica.to(self.space.dtype), theta=theta)
+
+    def example_inputs(self, count: int = 2) -> tuple[Any, ...]:
+        """The first inputs, as the positional arguments of the model.
+
+        Raises:
+            InputError: If the loss takes (model, batch), or the model takes keywords.
+        """
+        if self._problem.objective.opaque:
+            raise InputError(f"the loss {self.loss} takes (model, batch); pass example_inputs for the model.")
+        inputs = self._few(count)[0]
+        if isinstance(inputs, dict):
+            raise InputError("the model takes keyword arguments; wrap it to take positional ones.")
+        return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
     def write(self, theta: Any = None) -> nn.Module:
         """A copy of the model with its parameters at ``theta``, with its modes as it was given."""
         model = self._problem.replica.restored()
@@ -448,40 +478,13 @@ class LossSurface:
                     added = problem.evaluate(leaves, batch)[1]
                     examples += round(added)
                 else:
-                    added = problem.objective.count(_targets(batch))
+                    added = problem.objective.count(batch[1])
                     examples += length(batch[0])
                 count += added
         if not count > 0:
             raise InputError("every target is ignored; the mean loss of no examples is undefined.")
         self._examples = examples
         self._replace(count=count)
-
-
-def _targets(batch: Any) -> Any:
-    return batch[1]
-
-
-def _batches(data: Any, kind: Objective, space: ParamSpace, chunk: int | str) -> Arrays | Loader:
-    dtype = None if kind.opaque else space.dtype
-    if is_pair(data):
-        inputs, targets = (moved(part, space.device, space.dtype) for part in data)
-        n, m = length(inputs), length(targets)
-        if n != m:
-            raise InputError(f"data has {n} inputs and {m} targets; one target for each input is needed.")
-        if n == 0:
-            raise InputError("data has no examples; at least one is needed.")
-        return Arrays(inputs, targets, min(n, LARGEST_CHUNK) if chunk == "auto" else min(n, int(chunk)))
-    if chunk != "auto":
-        raise InputError(
-            f"chunk is {chunk} and data yields batches, which are never cut; set the batch size of the "
-            "loader."
-        )
-    if isinstance(data, Tensor | np.ndarray | str | bytes | dict) or not isinstance(data, Iterable):
-        raise InputError(
-            f"data is a {type(data).__name__}; pass (inputs, targets), or something that yields batches "
-            "again and again."
-        )
-    return Loader(data, space.device, dtype)
 
 
 def _like(value: Tensor, given: Any) -> Any:

@@ -95,7 +95,7 @@ def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 PLANS = {
     "digits-mlp": {"epochs": 60, "polish": 4000},
     "digits-mlp-squared": {"epochs": 60, "polish": 4000},
-    "digits-cnn": {"epochs": 20, "polish": 300},
+    "digits-cnn": {"epochs": 20, "polish": 120},
 }
 
 
