@@ -139,8 +139,8 @@ def sharpen(
     wanted = target if target is not None else (1e6 if factor is None else factor) * float(before.value)
     if not (math.isfinite(wanted) and wanted > 0):
         raise InputError(f"the wanted {measure} is {wanted!r}; it must be positive and finite.")
-    group = _group(surface, example_inputs)
-    name, z = _sharpest_tensor(surface, group, seed)
+    group = group_of(surface, example_inputs)
+    name, z = sharpest_tensor(surface, group, seed)
     reached, model, t = _walk(surface, group, z, read, float(before.value), wanted, tolerance)
     if not abs(math.log(float(reached.value) / wanted)) <= math.log1p(tolerance):
         raise InputError(
@@ -169,7 +169,7 @@ def flatten(
         InputError: If the network has no rescaling that changes a measured weight.
         CapabilityError: If the network cannot be exported.
     """
-    group = _group(surface, example_inputs)
+    group = group_of(surface, example_inputs)
     exact = surface.double()
     curvature = diagonal(exact.gauss_newton(), seed=seed).value.clamp(min=0.0)
     basis, weights = _orbit_terms(exact, group, curvature)
@@ -188,7 +188,12 @@ def flatten(
     return _equivalent(surface, model, "hessian_trace", before, after, "", 0.0)
 
 
-def _group(surface: LossSurface, example_inputs: Any) -> Rescalings:
+def group_of(surface: LossSurface, example_inputs: Any = None) -> Rescalings:
+    """The rescalings of a surface's network.
+
+    Raises:
+        InputError: If none of them changes a parameter of the surface.
+    """
     inputs = surface.example_inputs() if example_inputs is None else example_inputs
     group = rescalings(surface.write(), inputs)
     if not any(name in group.tensors for name in surface.names):
@@ -212,7 +217,7 @@ def _rows(group: Rescalings, name: str) -> tuple[csr_array, Tensor]:
     return csr_array(space.basis[first] - space.basis[second]), place
 
 
-def _sharpest_tensor(surface: LossSurface, group: Rescalings, seed: int) -> tuple[str, np.ndarray]:
+def sharpest_tensor(surface: LossSurface, group: Rescalings, seed: int) -> tuple[str, np.ndarray]:
     """The tensor whose own block is sharpest among those that can shrink as a whole, and how."""
     best: tuple[float, str, np.ndarray] | None = None
     H = surface.double().hessian()

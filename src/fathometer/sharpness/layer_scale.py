@@ -101,7 +101,7 @@ def _coordinates(
 ) -> np.ndarray:
     """Coordinates at which every named layer has its factor, or the reason why there are none."""
     layers = sorted(wanted, key=wanted.__getitem__)  # in the order of the network
-    rows = space.basis[[space.group[wanted[layer]] for layer in layers]].toarray()
+    rows = space.basis[np.array([space.group[wanted[layer]] for layer in layers])].toarray()
     target = np.array([logarithms[layer] for layer in layers])
     z = np.linalg.lstsq(rows, target, rcond=None)[0] if space.dimension else np.zeros(0)
     slack = 1e-9 * (1.0 + np.abs(target).max())

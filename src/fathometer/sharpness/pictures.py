@@ -1,10 +1,11 @@
 """Pictures of the sharpness room: a result in, a description out."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from fathometer.drawing import Axis, Bars, Panel, Picture
+from fathometer.drawing import Axis, Bars, Panel, Picture, Points, Rule
 
 if TYPE_CHECKING:
+    from fathometer.sharpness.audit import AuditTable
     from fathometer.sharpness.equivalent import Equivalent
 
 
@@ -29,4 +30,42 @@ def equivalent_picture(equivalent: "Equivalent") -> Picture:
             ),
         ),
         table=(("network", name), tuple(zip(places, heights, strict=True))),
+    )
+
+
+def audit_picture(table: "AuditTable") -> Picture:
+    """Ratio of every measure after each rescaling, one line a measure."""
+    measures = tuple(dict.fromkeys(row.measure for row in table))
+    marks = []
+    markers: dict[str, Literal["dot", "square"]] = {"layer_scale": "dot", "neuron_scale": "square"}
+    for transformation, marker in markers.items():
+        rows = [row for row in table if row.transformation == transformation and row.ratio > 0]
+        marks.append(
+            Points(
+                x=[row.ratio for row in rows],
+                y=[float(measures.index(row.measure)) for row in rows],
+                label=transformation.replace("_", " "),
+                marker=marker,
+                texts=tuple(f"{row.measure}: {row.ratio:.4g} ({row.verdict})" for row in rows),
+            )
+        )
+    names = tuple(name.replace("_", " ") for name in measures)
+    return Picture(
+        title="The same function, other numbers",
+        caption=(
+            "Each measure at an equivalent network, divided by the measure at this one. On the line at 1 it "
+            "does not depend on the scale of the weights; elsewhere it says as much about the coordinates as "
+            "about the minimum."
+        ),
+        panels=(
+            Panel(
+                marks=(Rule(x=1.0, label="unchanged"), *marks),
+                x=Axis(label="ratio after the rescaling", scale="log"),
+                y=Axis(label="measure", scale="category", categories=names, reverse=True),
+            ),
+        ),
+        table=(
+            ("measure", "transformation", "ratio", "verdict"),
+            tuple((r.measure, r.transformation, r.ratio, r.verdict) for r in table),
+        ),
     )

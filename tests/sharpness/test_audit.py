@@ -1,0 +1,129 @@
+"""Which measures survive a rescaling: known invariances, confirmed on a real network."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import fathometer as fm
+from fathometer import InputError
+from fathometer.model import LossSurface
+from fathometer.sharpness import (
+    audit,
+    fisher_rao,
+    measure,
+    orbit_trace,
+    relative_norm,
+    relative_trace,
+    rescalings,
+)
+from fathometer.sharpness.measures import MEASURES
+from networks import mlp
+
+
+@pytest.fixture(scope="module")
+def surface():
+    torch.manual_seed(0)
+    model, g = mlp().double(), torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, generator=g, dtype=torch.float64)
+    return LossSurface(model, "cross_entropy", (x, torch.randint(0, 2, (30,), generator=g)))
+
+
+QUICK = ["hessian_norm", "hessian_trace", "hessian_frobenius", "adaptive_ball", "relative_norm", "fisher_rao"]
+
+
+def test_invariant_measures_stay_and_the_others_move(surface):
+    table = audit(surface, QUICK)
+    assert not table.notes
+    assert len(table) == 2 * len(QUICK)
+    for row in table:
+        known = row.transformation in MEASURES[row.measure].invariant_to
+        assert row.verdict == ("invariant" if known else "changes"), str(row)
+
+
+def test_the_norm_changes_by_the_ratio_of_dense_norms(surface):
+    row = next(r for r in audit(surface, ["hessian_norm"], seed=7) if r.transformation == "neuron_scale")
+    import numpy as np
+
+    from fathometer.work import numpy_generator
+
+    group = rescalings(surface.write(), surface.example_inputs())
+    z = numpy_generator(7, "audit").standard_normal(group.dimension)
+    moved = surface.around(group.move(z))
+    norms = [float(torch.linalg.eigvalsh(s.hessian().to_dense()).abs().max()) for s in (surface, moved)]
+    assert row.ratio == pytest.approx(norms[1] / norms[0], rel=1e-6)
+    assert np.isfinite(row.error)
+
+
+def test_relative_measures_agree_with_the_dense_scaled_hessian(surface):
+    scale = surface.theta.abs()
+    scaled = scale[:, None] * surface.hessian().to_dense() * scale
+    assert relative_norm(surface).value == pytest.approx(
+        float(torch.linalg.eigvalsh(scaled).abs().max()), rel=1e-6
+    )
+    assert relative_trace(surface).value == pytest.approx(float(scaled.trace()), rel=1e-6)
+
+
+def test_fisher_rao_of_a_network_without_biases_is_the_square_of_its_depth_times_the_output_term():
+    """Liang et al. 2019, theorem 3.1: ``(L+1)^2 E <dl/df, f>^2`` for L hidden layers without biases."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Linear(3, 5, bias=False),
+        nn.ReLU(),
+        nn.Linear(5, 4, bias=False),
+        nn.ReLU(),
+        nn.Linear(4, 2, bias=False),
+    )
+    model = nn.Sequential(*layers).double()
+    x, y = torch.randn(20, 3, dtype=torch.float64), torch.randint(0, 2, (20,))
+    surface = LossSurface(model, "cross_entropy", (x, y))
+    f = model(x).detach()
+    p = f.softmax(1)
+    empirical = (((p - nn.functional.one_hot(y, 2)) * f).sum(1) ** 2).mean()
+    exact = sum((p[:, c] * (((p - torch.eye(2, dtype=f.dtype)[c]) * f).sum(1) ** 2)).mean() for c in range(2))
+    assert fisher_rao(surface, "empirical").value == pytest.approx(9 * float(empirical), rel=1e-9)
+    assert fisher_rao(surface).value == pytest.approx(9 * float(exact), rel=1e-9)
+
+
+def test_the_orbit_minimum_is_the_same_from_every_point_of_the_orbit(surface):
+    group = rescalings(surface.write(), surface.example_inputs())
+    here = float(orbit_trace(surface).value)
+    there = float(orbit_trace(surface.around(group.move(seed=3))).value)
+    assert there == pytest.approx(here, rel=1e-5)
+    dense = float(surface.hessian().to_dense().trace())
+    assert here <= dense
+
+
+def test_the_table_lists_every_measure_once_with_its_kind(surface):
+    table = measure(surface, [*QUICK, "keskar"])
+    assert [row.measure for row in table] == [*QUICK, "keskar"]
+    assert table["keskar"].kind == "bound"
+    assert table["hessian_norm"].kind == "exact"
+    assert all(math.isfinite(row.value) for row in table)
+
+
+def test_what_could_not_be_measured_is_listed_with_the_reason():
+    torch.manual_seed(0)
+    model = mlp(nn.Tanh)
+    loss = lambda out, y: (out - y).abs().pow(1.5).mean(1)  # noqa: E731 - not a likelihood that is known
+    surface = LossSurface(model, loss, (torch.randn(8, 3), torch.randn(8, 2)))
+    table = measure(surface, ["fisher_rao", "orbit_trace", "hessian_norm"])
+    assert [row.measure for row in table] == ["hessian_norm"]
+    assert "fisher_rao was not measured: the loss" in table.notes[0]
+    assert "orbit_trace was not measured: the network has no rescaling" in table.notes[1]
+
+
+def test_the_audit_is_drawn_and_saved(surface, tmp_path):
+    table = audit(surface, ["hessian_norm", "relative_norm"])
+    drawn = [mark for mark in table.picture().panels[0].marks if hasattr(mark, "texts")]
+    assert sum(len(mark.x) for mark in drawn) == 4
+    again = fm.load(table.save(tmp_path / "audit.safetensors"))
+    assert [row.verdict for row in again] == [row.verdict for row in table]
+
+
+def test_unknown_measures_are_refused_before_any_work(surface):
+    with pytest.raises(InputError, match="names has 'flatness', which is no measure; there are hessian_norm"):
+        measure(surface, ["hessian_norm", "flatness"])
+    with pytest.raises(InputError, match="names has 'sharp'"):
+        audit(surface, "sharp")
