@@ -316,6 +316,9 @@ def _plain(value: Any) -> Any:
 
 def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
     """JSON for ``value``; arrays go into ``arrays`` under a path-like name."""
+    if isinstance(value, Result):
+        fields = {k: _encode(v, arrays, f"{name}.{k}".lstrip(".")) for k, v in _saved_fields(value)}
+        return {"$result": f"{type(value).__module__}:{type(value).__qualname__}", "fields": fields}
     if (
         value is None
         or isinstance(value, bool | str | int)
@@ -328,9 +331,6 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
         return {"$complex": [repr(value.real), repr(value.imag)]}
     if _is_tensor(value) or isinstance(value, np.ndarray | np.generic):
         return _encode_array(value, arrays, name)
-    if isinstance(value, Result):
-        fields = {k: _encode(v, arrays, f"{name}.{k}".lstrip(".")) for k, v in _saved_fields(value)}
-        return {"$result": f"{type(value).__module__}:{type(value).__qualname__}", "fields": fields}
     if isinstance(value, list | tuple):
         kind = "$list" if isinstance(value, list) else "$tuple"
         return {kind: [_encode(v, arrays, f"{name}.{i}") for i, v in enumerate(value)]}

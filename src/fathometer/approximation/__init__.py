@@ -5,6 +5,8 @@ as exact graphs (`SkipNetwork`), and what any network of a size can reach at bes
 """
 
 from fathometer.approximation import liang_srikant
+from fathometer.approximation.certificates import Certificate, certify
 from fathometer.approximation.network import SkipNetwork
+from fathometer.approximation.segments import PieceCount, pieces
 
-__all__ = ["SkipNetwork", "liang_srikant"]
+__all__ = ["Certificate", "PieceCount", "SkipNetwork", "certify", "liang_srikant", "pieces"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from fathometer.approximation.network import SkipNetwork
-from fathometer.errors import CapabilityError
+from fathometer.errors import CapabilityError, InputError
 
 _DOUBLE = 11  # onnx.TensorProto.DOUBLE
 
@@ -78,6 +78,73 @@ class GraphModule(nn.Module):
 def to_module(network: SkipNetwork, dtype: torch.dtype = torch.float64) -> GraphModule:
     """A fresh module with the network's weights, whatever torch's default dtype is."""
     return GraphModule(network, dtype)
+
+
+def from_module(module: nn.Module) -> SkipNetwork:
+    """The exact graph of a module: one of ours, or a chain of ``nn.Linear`` and ``nn.ReLU``.
+
+    Weights of any float dtype are taken as the exact numbers they are.
+
+    Raises:
+        InputError: If it holds another layer, or does not end in one output.
+    """
+    if isinstance(module, GraphModule):
+        return _from_graph(module)
+    linears, kinds = [], []
+    for layer in _chain(module):
+        if isinstance(layer, nn.Linear):
+            if len(linears) > len(kinds):
+                raise InputError(f"network: {layer} follows another linear layer; merge the two first.")
+            linears.append(layer)
+        elif isinstance(layer, nn.ReLU | Units):
+            if len(kinds) >= len(linears):
+                raise InputError(f"network: {layer} does not follow a linear layer.")
+            kinds.append(layer)
+        elif not isinstance(layer, nn.Identity | nn.Dropout):
+            raise InputError(
+                f"network: the layer {layer} cannot be read exactly; nn.Linear, nn.ReLU, nn.Identity and "
+                "nn.Dropout can."
+            )
+    if len(linears) != len(kinds) + 1 or linears[-1].out_features != 1:
+        raise InputError("network: it must end in a linear layer with one output.")
+    units: list[Any] = []
+    first, width = 0, linears[0].in_features
+    for linear, kind in zip(linears, kinds, strict=False):
+        steps = kind.steps.tolist() if isinstance(kind, Units) else [False] * linear.out_features
+        units += _read_rows(linear, first, steps)
+        first, width = linears[0].in_features + len(units) - linear.out_features, linear.out_features
+    (output,) = _read_rows(linears[-1], first, [False])
+    if width != linears[-1].in_features:
+        raise InputError(f"network: {linears[-1]} does not fit the {width} units before it.")
+    return SkipNetwork(linears[0].in_features, units, output[:2])
+
+
+def _from_graph(module: GraphModule) -> SkipNetwork:
+    layers: Any = list(zip(module.layers, module.activations, strict=True))
+    output: Any = module.output
+    d = layers[0][0].in_features if layers else output.in_features
+    units: list[Any] = []
+    first = 0
+    for linear, kinds in layers:
+        units += _read_rows(linear, first, kinds.steps.tolist())
+        first = 0 if module.skip else d + len(units) - linear.out_features
+    (row,) = _read_rows(output, first, [False])
+    return SkipNetwork(d, units, row[:2])
+
+
+def _chain(module: nn.Module) -> list[nn.Module]:
+    if isinstance(module, nn.Sequential):
+        return [layer for part in module for layer in _chain(part)]
+    return [module]
+
+
+def _read_rows(linear: Any, first: int, steps: list[bool]) -> list[Any]:
+    weight = linear.weight.detach().double().cpu().numpy()
+    bias = np.zeros(len(weight)) if linear.bias is None else linear.bias.detach().double().cpu().numpy()
+    return [
+        ({first + i: float(w) for i, w in enumerate(row)}, float(b), "step" if step else "relu")
+        for row, b, step in zip(weight, bias, steps, strict=True)
+    ]
 
 
 def to_onnx(network: SkipNetwork, path: str | Path, dtype: torch.dtype = torch.float64) -> Path:

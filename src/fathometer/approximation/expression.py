@@ -231,6 +231,11 @@ class BallArithmetic(Arithmetic):
     def __init__(self, order: int = 0) -> None:
         self.flint = flint()
         self.order = order
+        self.heads: list[Any] | None = None
+        self.at_ends: list[tuple[Any, Any]] | None = None
+        self.decided: list[bool | None] = []
+        self.pointwise = False
+        self.replayed: list[bool | None] | None = None
 
     def variable(self, ball: Any) -> Any:
         """The variable itself around ``ball``."""
@@ -276,12 +281,32 @@ class BallArithmetic(Arithmetic):
 
     def choose(self, test: Any, then: Any, otherwise: Any, closed: bool) -> Any:
         """The branch if it is certain, else the union of both (NaN for series)."""
+        side = self._side(test, closed)
+        if side is None:
+            return self._nothing() if self.order else then.union(otherwise)
+        return then if side else otherwise
+
+    def _side(self, test: Any, closed: bool) -> bool | None:
+        """The branch, None if not certain; inside a piece, touching zero at an end does not count."""
+        if self.replayed is not None:
+            return self.replayed.pop(0)
         head = self._head(test)
+        if self.heads is not None:
+            self.heads.append(head)
+        if self.pointwise and abs(head) < 2.0**-120:
+            return closed
         if head > 0 or (closed and head >= 0):
-            return then
-        if head < 0 or (not closed and head <= 0):
-            return otherwise
-        return self._nothing() if self.order else then.union(otherwise)
+            side: bool | None = True
+        elif head < 0 or (not closed and head <= 0):
+            side = False
+        else:
+            side = None
+        if self.at_ends is not None:
+            left, right = self.at_ends.pop(0)
+            if side is None and self.order > 1 and not test[1].contains(0):  # monotone: the ends decide
+                side = _side_of_ends(left, right)
+            self.decided.append(side)
+        return side
 
     def _root(self, x: Any) -> Any:
         if x.contains(0) and x.upper() >= 0:  # the range over the part that is defined
@@ -299,16 +324,14 @@ class BallArithmetic(Arithmetic):
         x = args[0]
         zero, one = self.number(Fraction(0)), self.number(Fraction(1))
         if name == "abs":
-            return self.choose(x, x, -x, True) if self.order else abs(x)
+            return self.choose(x, x, -x, True)
         if name == "sign":
             return self.choose(x, one, self.choose(-x, -one, zero, False), False)
         if name == "step":
             return self.choose(x, one, zero, True)
         if name == "relu":
-            return self.choose(x, x, zero, True) if self.order else x.nonnegative_part()
+            return self.choose(x, x, zero, True)
         y = args[1]
-        if not self.order:
-            return x.max(y) if name == "max" else x.min(y)
         return self.choose(x - y, x, y, True) if name == "max" else self.choose(x - y, y, x, True)
 
     def _smooth_series(self, name: str, x: Any) -> Any:
@@ -328,6 +351,14 @@ class BallArithmetic(Arithmetic):
             "sinc": lambda: self.divide(x.sin(), x),
         }
         return composed[name]() if name in composed else getattr(x, name)()
+
+
+def _side_of_ends(left: Any, right: Any) -> bool | None:
+    """Sign of a monotone function inside, from balls at the ends; what is below 2^-120 is zero."""
+    signs = [0 if abs(v) < 2.0**-120 else 1 if v > 0 else -1 if v < 0 else None for v in (left, right)]
+    if None in signs or signs[0] == signs[1] == 0 or signs[0] == -1 * (signs[1] or 2):
+        return None
+    return 1 in signs
 
 
 def bind(node: Node, variables: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:

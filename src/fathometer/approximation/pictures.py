@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fathometer.drawing.picture import Axis, Graph, Panel, Picture
+from fathometer.drawing.picture import Axis, Graph, Line, Panel, Picture, Points, Rule
+from fathometer.errors import InputError
 
 if TYPE_CHECKING:
+    from fathometer.approximation.certificates import Certificate
     from fathometer.approximation.network import SkipNetwork
+    from fathometer.approximation.segments import PieceCount
 
 
 def network_picture(network: "SkipNetwork") -> Picture:
@@ -55,4 +58,35 @@ def network_picture(network: "SkipNetwork") -> Picture:
         f"{network.parameters} nonzero weights and biases.",
         panels=(Panel(marks=(graph,), x=Axis(label="layer"), frame=False),),
         table=(header, rows),
+    )
+
+
+def certificate_picture(certificate: "Certificate") -> Picture:
+    """The error curve of a network of one input, between its proved bounds."""
+    if certificate.curve is None:
+        raise InputError("the certificate has no error curve; only networks of one input have one.")
+    x, gap = certificate.curve.T
+    marks: list[Line | Rule] = [Line(x=x, y=gap, label="network - f")]
+    if np.isfinite(certificate.upper):
+        marks += [Rule(y=certificate.upper, label="proved bound"), Rule(y=-certificate.upper)]
+    return Picture(
+        title="Error of the network",
+        caption=f"Signed error along the domain; {certificate}.",
+        panels=(Panel(marks=tuple(marks), x=Axis(label="x"), y=Axis(label="error")),),
+    )
+
+
+def segment_picture(count: "PieceCount") -> Picture:
+    """Outputs along the segment; each mark is a place where the output bends."""
+    places = np.concatenate([[0.0], count.breaks, [1.0]])
+    shown = count.outputs[:, :6]
+    lines = [
+        Line(x=places, y=y, label=f"output {k}" if shown.shape[1] > 1 else "output")
+        for k, y in enumerate(shown.T)
+    ]
+    bends = Points(x=count.breaks, y=shown[1:-1, 0], label="bends", marker="ring")
+    return Picture(
+        title="Linear pieces along a segment",
+        caption=f"{count}. Between two marks the network is exactly affine.",
+        panels=(Panel(marks=(*lines, bends), x=Axis(label="share of the segment"), y=Axis(label="output")),),
     )

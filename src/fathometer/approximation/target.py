@@ -75,17 +75,60 @@ class Target:
 
     def series(self, ball: Any, order: int) -> Any:
         """Taylor coefficients (balls) of a formula of one variable over ``ball``; order 0: its value."""
+        return self._enclosed(ball, order, self._arithmetic(order))
+
+    def at_point(self, ball: Any) -> Any:
+        """The value at one number, enclosed by a tiny ball; a branch test within 2^-120 of zero is zero."""
+        arithmetic = self._arithmetic(0)
+        arithmetic.pointwise = True
+        try:
+            return self._enclosed(ball, 0, arithmetic)
+        finally:
+            arithmetic.pointwise = False
+
+    def on_piece(self, left: Any, right: Any) -> tuple[Any, Any, Any]:
+        """Second-order series over the open piece, and the limits of f at its ends from inside.
+
+        Branches of kinked functions are settled on the piece and kept at the ends, so
+        a jump at an end is seen from the right side.
+        """
+        inner, outer = self._arithmetic(3), self._arithmetic(0)
+        tree: Any = self.formula
+        if not tree.with_kinks():
+            series = self._enclosed(left.union(right), 3, inner)
+            return series, self._enclosed(left, 0, outer), self._enclosed(right, 0, outer)
+        try:
+            heads: list[list[Any]] = []
+            for end in (left, right):
+                outer.heads = []
+                self._enclosed(end, 0, outer)
+                heads.append(outer.heads)
+            outer.heads = None
+            inner.at_ends, inner.decided = list(zip(*heads, strict=True)), []
+            series = self._enclosed(left.union(right), 3, inner)
+            limits = []
+            for end in (left, right):
+                outer.replayed = list(inner.decided)
+                limits.append(self._enclosed(end, 0, outer))
+        finally:
+            inner.at_ends = outer.heads = outer.replayed = None
+        return series, limits[0], limits[1]
+
+    def _arithmetic(self, order: int) -> BallArithmetic:
         if self.formula is None:
             raise InputError(f"{self.text} is a callable; only formulas have certified derivatives.")
-        arithmetic = self._balls.setdefault(order, BallArithmetic(order))
+        return self._balls.setdefault(order, BallArithmetic(order))
+
+    def _enclosed(self, ball: Any, order: int, arithmetic: BallArithmetic) -> Any:
+        tree: Any = self.formula
         if not order:
-            return evaluate(self.formula, {self.variables[0]: ball}, arithmetic)
-        cap = arithmetic.flint.ctx.cap
-        arithmetic.flint.ctx.cap = order
+            return evaluate(tree, {self.variables[0]: ball}, arithmetic)
+        context = arithmetic.flint.ctx
+        cap, context.cap = context.cap, order
         try:
-            return evaluate(self.formula, {self.variables[0]: arithmetic.variable(ball)}, arithmetic)
+            return evaluate(tree, {self.variables[0]: arithmetic.variable(ball)}, arithmetic)
         finally:
-            arithmetic.flint.ctx.cap = cap
+            context.cap = cap
 
     def combined(self, others: Sequence["Target"], weights: Sequence[float]) -> "Target":
         """The weighted sum of functions on the same interval."""
