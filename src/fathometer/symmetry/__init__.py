@@ -7,20 +7,36 @@ Paper: Ravanbakhsh, Schneider & Poczos, Equivariance Through Parameter-Sharing, 
 """
 
 from fathometer.symmetry.action import Action, Element, Sides
+from fathometer.symmetry.automorphisms import Automorphisms
+from fathometer.symmetry.discovery import Discovery, discover, discover_from_data
 from fathometer.symmetry.equivariance import EquivarianceCheck, check_equivariance
 from fathometer.symmetry.layer import TiedLinear, tie
+from fathometer.symmetry.lazy import LazyTying
 from fathometer.symmetry.measure import defect, project
+from fathometer.symmetry.meter import candidates, meter
+from fathometer.symmetry.network import NetworkAutomorphisms, network_automorphisms
+from fathometer.symmetry.refinement import graph_automorphisms
 from fathometer.symmetry.tying import Tying
 
 __all__ = [
     "Action",
+    "Automorphisms",
+    "Discovery",
     "Element",
     "EquivarianceCheck",
+    "LazyTying",
+    "NetworkAutomorphisms",
     "Sides",
     "TiedLinear",
     "Tying",
+    "candidates",
     "check_equivariance",
     "defect",
+    "discover",
+    "discover_from_data",
+    "graph_automorphisms",
+    "meter",
+    "network_automorphisms",
     "project",
     "tie",
 ]

@@ -174,9 +174,14 @@ class Action:
         n = self.sizes.inputs
         return [(row[:n], row[n:] - n) for row in self.joint_group.elements(limit)]
 
+    @property
+    def draws_uniformly(self) -> bool:
+        """Whether `random_element` needs no search, because the action knows where it comes from."""
+        return self._origin is not None and self._output_lift is not None
+
     def random_element(self, rng: np.random.Generator) -> Element:
         """An element, uniformly, as a pair."""
-        if self._origin is not None and self._output_lift is not None:
+        if self._origin is not None and self._output_lift is not None:  # draws_uniformly
             g = self._origin.draw(rng)
             return self._origin.lift(g), self._output_lift(g)
         n = self.sizes.inputs
@@ -320,7 +325,10 @@ class Action:
             return [families.on_products(g, rest_b) for g in a] + [families.on_products(rest_a, g) for g in b]
 
         sizes = (first.sizes[0] * second.sizes[0], first.sizes[1] * second.sizes[1])
-        return cls._sided(side("inputs"), side("outputs"), sizes, outputs, f"{first.name} x {second.name}")
+        action = cls._sided(side("inputs"), side("outputs"), sizes, outputs, f"{first.name} x {second.name}")
+        if outputs is None and first.acts_alike and second.acts_alike:
+            action._remember_order(first.order * second.order)
+        return action
 
     @classmethod
     def wreath(cls, inner: "Action", outer: "Action", *, outputs: Any = None) -> Self:
@@ -329,7 +337,7 @@ class Action:
         Point i of block j has number ``j * size + i``. The sides of ``inner`` may differ.
         """
         _unsigned(inner, outer)
-        if any(not np.array_equal(a, b) for a, b in outer.generators):
+        if not outer.acts_alike:
             raise InputError(
                 f"outer ({outer.name}) acts differently on its two sides; blocks need one action."
             )
@@ -344,13 +352,8 @@ class Action:
         sizes = (inner.sizes[0] * blocks, inner.sizes[1] * blocks)
         name = f"{inner.name} wr {outer.name}"
         action = cls._sided(side("inputs"), side("outputs"), sizes, outputs, name)
-        if outputs is None and all(np.array_equal(a, b) for a, b in inner.generators):
-            order = inner.order**blocks * outer.order
-            group = PermutationGroup(action.inputs, sizes[0], order=order)
-            action._origin = Origin(
-                generators=action.inputs, order=order, draw=group.random_element, lift=_same, faithful=True
-            )
-            action._output_lift = _same
+        if outputs is None and inner.acts_alike:
+            action._remember_order(inner.order**blocks * outer.order)
         return action
 
     @classmethod
@@ -386,7 +389,12 @@ class Action:
         moves = families.grid_moves(height, width, translations, quarter, flips)
         kinds = [k for k, on in (("shifts", translations), ("turns", quarter), ("flips", flips)) if on]
         name = f"grid({height}, {width}; {', '.join(kinds) or 'at rest'})"
-        return cls._sided(moves, moves, (height * width, height * width), outputs, name)
+        if not translations or min(height, width) < 3:
+            return cls._sided(moves, moves, (height * width, height * width), outputs, name)
+        # shifts form a normal subgroup; turns and flips are distinct linear maps when sides exceed 2
+        around = {0: 4 if flips else 1, 1: 8 if flips else 4, 2: 4 if flips else 2}[quarter]
+        origin = origin_of(moves, height * width, height * width * around)
+        return cls._named(name, moves, origin, height * width, outputs)
 
     @classmethod
     def graph(cls, adjacency: Any, *, outputs: Any = None) -> Self:
@@ -452,6 +460,11 @@ class Action:
         return cls._named(name, [lift(g) for g in generators], origin, total, outputs)
 
     @property
+    def acts_alike(self) -> bool:
+        """Whether every generator does the same on both sides."""
+        return self.sizes[0] == self.sizes[1] and all(np.array_equal(a, b) for a, b in self.generators)
+
+    @property
     def is_trivial(self) -> bool:
         """Whether every generator leaves everything in place."""
         return not self.joint_group.generators
@@ -495,6 +508,11 @@ class Action:
             return cls(inputs, outputs.inputs, sizes=(n, outputs.sizes.inputs), name=label)
         return cls(inputs, outputs, sizes=(n, len(outputs[0]) if len(outputs) else n), name=name)
 
+    def _remember_order(self, order: int) -> None:
+        """Use the order that a theorem gives for an action that is the same on both sides."""
+        origin = origin_of(self.inputs, self.sizes.inputs, order)
+        self._origin, self._output_lift = origin, origin.lift
+
     def _identity_points(self) -> tuple[np.ndarray, np.ndarray]:
         double = 2 if self.signs is not None else 1
         return np.arange(double * self.sizes.inputs), np.arange(double * self.sizes.outputs)
@@ -511,8 +529,7 @@ class Action:
         return doubled
 
     def _image(self, side: Literal["inputs", "outputs"]) -> PermutationGroup:
-        same = all(np.array_equal(a, b) for a, b in self.generators) and self.signs is None
-        known = self.order if same else None
+        known = self.order if self.acts_alike and self.signs is None else None
         size = len(self._identity_points()[0 if side == "inputs" else 1])
         return PermutationGroup(self._points(side), size, order=known)
 
@@ -533,10 +550,6 @@ class Action:
                 f"action beside it {graph.order}. Each relation among the generators of group must "
                 "hold on both sides."
             )
-
-
-def _same(g: Permutation) -> Permutation:
-    return g
 
 
 def _base(base: Any) -> Action:

@@ -29,7 +29,7 @@ from fathometer.symmetry.permutations import (
 QUIET = 24
 """Random elements in a row that must sift to the identity before the proof starts."""
 
-_ABSENT, _ROOT = -1, -2
+ABSENT, ROOT = -1, -2
 
 
 class PermutationGroup:
@@ -76,8 +76,8 @@ class PermutationGroup:
         return self._chain.order
 
     @cached_property
-    def _chain(self) -> "_Chain":
-        chain = _Chain(self.generators, self.degree, self._first_points)
+    def _chain(self) -> "StabilizerChain":
+        chain = StabilizerChain(self.generators, self.degree, self._first_points)
         bound = self._order if self._order is not None else _largest_order(self.generators, self.degree)
         chain.complete(bound, proved=self._order is not None)
         return chain
@@ -138,7 +138,7 @@ def fixes_nothing_else(generators: Sequence[Permutation], point: int, degree: in
     table = stack([row for g in generators for row in (g, invert(g))], degree)
     order, via = _spanning_tree(table, np.arange(len(table)), point)
     targets = {int(g[point]) for g in generators}
-    inside = via != _ABSENT
+    inside = via != ABSENT
     others = (o[0] for o in groups_of(orbit_labels(generators, degree)) if len(o) > 1)
     targets.update(i for i in others if not inside[i])
     return all(_extends(table, order, via, point, target) for target in targets)
@@ -167,7 +167,7 @@ def _order_of_a_giant(generators: Sequence[Permutation], degree: int, tries: int
     if len(moved) != 1 or len(moved[0]) < 8:
         return None
     n = len(moved[0])
-    mixer = _Mixer(generators, degree)
+    mixer = ElementMixer(generators, degree)
     for _ in range(tries):
         if any(n / 2 < c < n - 2 and _is_prime(c) for c in cycle_lengths(mixer.draw())):
             return math.factorial(n) // (2 if all(is_even(g) for g in generators) else 1)
@@ -178,7 +178,7 @@ def _is_prime(n: int) -> bool:
     return n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1))
 
 
-class _Mixer:
+class ElementMixer:
     """Product replacement: random-looking elements at two compositions each."""
 
     def __init__(self, generators: Sequence[Permutation], degree: int, seed: int = 0) -> None:
@@ -190,6 +190,7 @@ class _Mixer:
             self.draw()
 
     def draw(self) -> Permutation:
+        """The next element."""
         i, j = self.rng.choice(len(self.slots), 2, replace=False)
         other = self.slots[j] if self.rng.integers(2) else invert(self.slots[j])
         left = bool(self.rng.integers(2))
@@ -198,7 +199,7 @@ class _Mixer:
         return self.last
 
 
-class _Chain:
+class StabilizerChain:
     """Base, strong generators, and one shallow Schreier tree for each base point.
 
     Row ``2 j`` of ``table`` is a permutation, row ``2 j + 1`` its inverse; ``levels[j]``
@@ -222,10 +223,12 @@ class _Chain:
 
     @property
     def orbit_sizes(self) -> list[int]:
+        """Sizes of the basic orbits; their product is the order once the chain is complete."""
         return [len(points) for points in self.order_of]
 
     @property
     def order(self) -> int:
+        """The order of the group, or less while the chain is not complete."""
         return math.prod(self.orbit_sizes)
 
     def strong(self, level: int) -> list[Permutation]:
@@ -239,7 +242,7 @@ class _Chain:
         With ``proved`` the bound is the order itself; otherwise only an upper bound.
         """
         if self.given:
-            mixer, quiet = _Mixer(self.given, self.degree), 0
+            mixer, quiet = ElementMixer(self.given, self.degree), 0
             while (quiet < QUIET or proved) and self.order < bound:
                 quiet = 0 if self.insert(mixer.draw()) else quiet + 1
         if self.order == bound:
@@ -270,7 +273,7 @@ class _Chain:
             self._extend_base(int(np.flatnonzero(p != np.arange(self.degree))[0]))
         self._append(p, level, -1)
         for i in range(level + 1):
-            inside = self.via[i] != _ABSENT
+            inside = self.via[i] != ABSENT
             if not inside[p[self.order_of[i]]].all():
                 self._plant(i)
         return True
@@ -280,6 +283,7 @@ class _Chain:
         return _representative(self.via[level], self.table, point)
 
     def random_element(self, rng: np.random.Generator) -> Permutation:
+        """A product of uniform coset representatives."""
         p = np.arange(self.degree)
         for level in reversed(range(len(self.base))):
             points = self.order_of[level]
@@ -296,23 +300,24 @@ class _Chain:
 
     def _extend_base(self, point: int) -> None:
         self.base.append(point)
-        via = np.full(self.degree, _ABSENT, dtype=np.int64)
-        via[point] = _ROOT
+        via = np.full(self.degree, ABSENT, dtype=np.int64)
+        via[point] = ROOT
         self.order_of.append(np.array([point]))
         self.via.append(via)
 
     def _plant(self, level: int) -> None:
-        """Grow the tree of one level anew; shorten its words with shortcuts to its deepest points."""
+        """Grow the tree of one level anew; random shortcuts keep its words logarithmic."""
+        mixer = None
         while True:
             kinds = enumerate(zip(self.levels, self.shortcut_of, strict=True))
             use = [j for j, (at, tree) in kinds if (at >= level and tree < 0) or tree == level]
             rows = np.array([r for j in use for r in (2 * j, 2 * j + 1)])
             points, via = _spanning_tree(self.table, rows, self.base[level])
             self.order_of[level], self.via[level] = points, via
-            deepest = int(points[-1])
-            if _depth(via, self.table, deepest) <= 2 * math.log2(len(points)) + 4:
+            if _depth(via, self.table, int(points[-1])) <= 2 * math.log2(len(points)) + 4:
                 return
-            self._append(self.representative(level, deepest), level, level)
+            mixer = mixer or ElementMixer(self.strong(level), self.degree)
+            self._append(mixer.draw(), level, level)
 
     def _failing_schreier_generator(self, level: int) -> Permutation | None:
         generators = self.strong(level)
@@ -333,9 +338,9 @@ class _Chain:
 def _spanning_tree(table: np.ndarray, rows: np.ndarray, root: int) -> tuple[np.ndarray, np.ndarray]:
     """Breadth-first order of the orbit of ``root``, and the row of the table that enters each point."""
     degree = table.shape[1]
-    via = np.full(degree, _ABSENT, dtype=np.int64)
+    via = np.full(degree, ABSENT, dtype=np.int64)
     order = np.empty(degree, dtype=np.int64)
-    via[root] = _ROOT
+    via[root] = ROOT
     order[0] = root
     head, tail = 0, 1
     while head < tail:
@@ -343,7 +348,7 @@ def _spanning_tree(table: np.ndarray, rows: np.ndarray, root: int) -> tuple[np.n
         head += 1
         for g in rows:
             image = table[g, point]
-            if via[image] == _ABSENT:
+            if via[image] == ABSENT:
                 via[image] = g
                 order[tail] = image
                 tail += 1
@@ -353,7 +358,7 @@ def _spanning_tree(table: np.ndarray, rows: np.ndarray, root: int) -> tuple[np.n
 @njit(cache=True, nogil=True)
 def _depth(via: np.ndarray, table: np.ndarray, point: int) -> int:
     depth = 0
-    while via[point] != _ROOT:
+    while via[point] != ROOT:
         point = table[via[point] ^ 1, point]
         depth += 1
     return depth
@@ -363,7 +368,7 @@ def _depth(via: np.ndarray, table: np.ndarray, point: int) -> int:
 def _divide(p: np.ndarray, root: int, via: np.ndarray, table: np.ndarray) -> bool:
     while p[root] != root:
         g = via[p[root]]
-        if g == _ABSENT:
+        if g == ABSENT:
             return False
         for i in range(len(p)):
             p[i] = table[g ^ 1, p[i]]
@@ -374,7 +379,7 @@ def _divide(p: np.ndarray, root: int, via: np.ndarray, table: np.ndarray) -> boo
 def _representative(via: np.ndarray, table: np.ndarray, point: int) -> np.ndarray:
     # the word is read from the point back to the root, so each step multiplies on the right
     p = np.arange(table.shape[1])
-    while via[point] != _ROOT:
+    while via[point] != ROOT:
         g = via[point]
         p = p[table[g]]
         point = table[g ^ 1, point]
@@ -388,7 +393,7 @@ def _extends(table: np.ndarray, order: np.ndarray, via: np.ndarray, start: int, 
     Even rows of the table are the generators, odd rows their inverses.
     """
     k, degree = table.shape
-    place = np.full(degree, _ABSENT, dtype=np.int64)
+    place = np.full(degree, ABSENT, dtype=np.int64)
     place[start] = image
     for t in range(1, len(order)):
         g = via[order[t]]

@@ -145,15 +145,16 @@ class TiedLinear(nn.Module):
     def to_dense(self) -> nn.Linear:
         """An untied `torch.nn.Linear`: the same function on features flattened as (channel, index)."""
         n, m = self.tying.sizes
-        with torch.no_grad():
+        # its own random start is overwritten, so the global random state is put back
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             matrix = self.matrix()
             dense = nn.Linear(
                 self.in_channels * n,
                 self.out_channels * m,
                 bias=self.bias is not None,
-                device="meta",
+                device=matrix.device,
                 dtype=matrix.dtype,
-            ).to_empty(device=matrix.device)
+            )
             dense.weight.copy_(matrix)
             bias = self.output_bias
             if bias is not None:

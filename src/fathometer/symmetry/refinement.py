@@ -308,14 +308,13 @@ def _split(
     size: int,
     trace: np.uint64,
 ) -> tuple[np.uint64, int]:
-    first = sums[order[at]]
     same = True
     for i in range(at + 1, at + size):
-        if sums[order[i]] != first:
+        if sums[order[i]] != sums[order[at]]:
             same = False
             break
     if same:
-        return _mix(trace, first), 1
+        return _mix(trace, np.uint64(sums[order[at]])), 1
     _sort_cell(order, sums, at, size)
     pieces, begin = 0, at
     for i in range(at, at + size):
@@ -325,7 +324,7 @@ def _split(
             begin = i
         if begin == i:
             pieces += 1
-            trace = _mix(_mix(trace, np.uint64(begin)), sums[v])
+            trace = _mix(_mix(trace, np.uint64(begin)), np.uint64(sums[v]))
         start[v] = begin
     length[begin] = at + size - begin
     return trace, pieces
