@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("spectra", "sharpness", "stein", "symmetry", "approximation", "linalg", "model", "work", "drawing")
+_ROOMS = (
+    "spectra",
+    "sharpness",
+    "stein",
+    "symmetry",
+    "approximation",
+    "linalg",
+    "model",
+    "work",
+    "drawing",
+    "survey",  # a package that can be called: see its docstring
+)
 _NAMES = {
     "BudgetError": "errors",
     "CapabilityError": "errors",
@@ -33,7 +44,6 @@ _NAMES = {
     "ParamSpace": "model",
     "budget": "work",
     "SurveyResult": "survey",
-    "survey": "survey",
 }
 
 if TYPE_CHECKING:
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from fathometer import stein as stein
     from fathometer import symmetry as symmetry
     from fathometer import work as work
+    from fathometer.survey.run import survey as survey
 
 __all__ = ["__version__", *_ROOMS, *_NAMES]
 

@@ -164,18 +164,18 @@ def _table(table: Table) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value as a reader wants it: four digits, words for yes and no, a dash for nothing."""
-    if value is None or (isinstance(value, str) and not value):
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if hasattr(value, "ndim") and value.ndim == 0:
+    if hasattr(value, "shape"):
+        if value.ndim:
+            return f"array of {' × '.join(str(n) for n in value.shape)}"
         value = value.item()
-    if isinstance(value, int | np.integer):
-        return f"{int(value):,}".replace(",", "\u202f").replace("-", "−")
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f").replace("-", "−")
     if isinstance(value, float):
         return number(value)
-    if hasattr(value, "shape"):
-        return f"array of {' × '.join(str(n) for n in value.shape)}"
     if isinstance(value, tuple | list):
         return ", ".join(shown(v) for v in value)
     return str(value)

@@ -42,6 +42,37 @@ class Fact(Result):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Skipped(Result):
+    """A measurement that could not be made, and why.
+
+    Attributes:
+        what: The measurement.
+        reason: Why not, as the error said it.
+    """
+
+    what: str
+    reason: str
+
+    @property
+    def value(self) -> str:
+        """What was skipped."""
+        return self.what
+
+    @property
+    def kind(self) -> Kind:
+        """That it was skipped is exact."""
+        return "exact"
+
+    @property
+    def error(self) -> float:
+        """Zero."""
+        return 0.0
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Section(Result):
     """One chapter of a report.
 
@@ -54,6 +85,7 @@ class Section(Result):
         pictures: Records of the pictures; `illustrated` makes them.
         tables: Tables with a kind in each row.
         notes: What to bear in mind, and what could not be treated; one sentence each.
+        skipped: Parts of it that could not be measured.
         seconds: Time the measurement took.
     """
 
@@ -65,6 +97,7 @@ class Section(Result):
     pictures: tuple[dict[str, Any], ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -100,34 +133,3 @@ class Section(Result):
 def records(pictures: Iterable[Picture]) -> tuple[dict[str, Any], ...]:
     """Pictures in the form that a `Section` keeps."""
     return tuple(to_record(picture) for picture in pictures)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Skipped(Result):
-    """A measurement that could not be made, and why.
-
-    Attributes:
-        what: The measurement.
-        reason: Why not, as the error said it.
-    """
-
-    what: str
-    reason: str
-
-    @property
-    def value(self) -> str:
-        """What was skipped."""
-        return self.what
-
-    @property
-    def kind(self) -> Kind:
-        """That it was skipped is exact."""
-        return "exact"
-
-    @property
-    def error(self) -> float:
-        """Zero."""
-        return 0.0
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.reason}"

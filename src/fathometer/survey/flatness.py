@@ -1,0 +1,77 @@
+"""Section 3: sharpness - the numbers, what they are invariant to, and equivalent networks."""
+
+from typing import Any
+
+from fathometer import sharpness
+from fathometer.drawing.texts import number
+from fathometer.results import Table
+from fathometer.survey.subject import Subject
+from fathometer.survey.vocabulary import Fact, Section, records
+
+FACTOR = 1e6
+
+
+def measure(subject: Subject) -> Section:
+    """Every sharpness with its invariances, equivalent networks sharper and flatter."""
+    surface, seed = subject.surface, subject.seed
+    subject.progress(0, 3, "measures")
+    table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface))
+    subject.progress(1, 3, "a sharper network with the same outputs")
+    sharper = subject.attempt(
+        "an equivalent sharper network", lambda: sharpness.sharpen(surface, factor=FACTOR, seed=seed)
+    )
+    subject.progress(2, 3, "the flattest network with the same outputs")
+    flatter = subject.attempt(
+        "the flattest equivalent network", lambda: sharpness.flatten(surface, seed=seed)
+    )
+    facts = [*_facts("sharper", sharper), *_facts("flattest", flatter)]
+    pictures = [result.picture() for result in (sharper,) if result is not None]
+    return Section(
+        name="sharpness",
+        title="Sharpness",
+        question="How sharp is this place, and which of these numbers mean anything?",
+        verdict=_verdict(table, sharper, flatter),
+        facts=tuple(facts),
+        pictures=records(pictures),
+        tables=() if table is None else (Table(title=table.title, rows=table.rows, notes=table.notes),),
+    )
+
+
+def _facts(which: str, equivalent: Any) -> list[Fact]:
+    if equivalent is None:
+        return []
+    name = equivalent.measure.replace("_", " ")
+    return [
+        Fact(
+            label=f"{name} here",
+            value=float(equivalent.before.value),
+            kind=equivalent.before.kind,
+            error=equivalent.before.error,
+        ),
+        Fact(
+            label=f"{name} of the {which} equivalent",
+            value=float(equivalent.after.value),
+            kind=equivalent.after.kind,
+            error=equivalent.after.error,
+            meaning=f"outputs change by {equivalent.output_error:.1e} of the largest",
+        ),
+    ]
+
+
+def _verdict(table: Any, sharper: Any, flatter: Any) -> str:
+    parts = []
+    if sharper is not None:
+        parts.append(
+            f"the largest curvature is {number(float(sharper.before.value), 3)}, but a network with the same "
+            f"outputs (to {sharper.output_error:.0e}) has {number(sharper.value, 3)} times as much"
+        )
+    if flatter is not None:
+        ratio = float(flatter.before.value) / float(flatter.after.value)
+        parts.append(f"the flattest equivalent has a trace {number(ratio, 3)} times smaller")
+    if table is not None:
+        kept = sum("layer_scale" in row.invariant_to for row in table.rows)
+        parts.append(f"{kept} of {len(table.rows)} measures do not depend on such a rescaling")
+    if not parts:
+        return "No sharpness could be measured."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
