@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from fathometer import InputError
 from fathometer.cli.symmetry import parse_group
@@ -244,6 +244,67 @@ def test_spectrum_in_words_says_what_each_number_is(call, linear):
     assert "4 positive" in out
 
 
+# sharpness: the same Hessian; and a rectifier network whose sharper twin computes the same
+
+
+def test_sharpness_is_that_of_the_normal_equations(call, linear):
+    arguments, expected = linear
+    names = ["--measure", "hessian_norm", "--measure", "hessian_trace"]
+    rows = call("sharpness", *arguments, *names, "--json").json["measures"]["rows"]
+    values = {row["measure"]: row["value"] for row in rows}
+    assert values["hessian_norm"] == pytest.approx(expected[-1], rel=1e-3)
+    assert values["hessian_trace"] == pytest.approx(expected.sum(), rel=1e-3)
+
+
+def test_the_sharper_twin_computes_the_same(call, tmp_path):
+    network = "nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).double()"
+    (tmp_path / "relu.py").write_text(f"from torch import nn\n\ndef make():\n    return {network}\n")
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(30, 3)), rng.normal(size=(30, 1))
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).double()
+    for parameter in model.parameters():
+        parameter.data = torch.from_numpy(rng.normal(size=parameter.shape))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    arguments = [
+        f"{tmp_path}/relu.py:make",
+        "--weights",
+        tmp_path / "w.safetensors",
+        "--data",
+        tmp_path / "d.npz",
+    ]
+    twin = tmp_path / "twin.safetensors"
+    more = ["--loss", "mse", "--measure", "hessian_norm", "--sharpen", "100", "--save", twin, "--json"]
+    answer = call("sharpness", *arguments, *more).json["equivalent"]
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+
+    def norm(state):
+        from torch.func import functional_call, hessian
+
+        names, shapes = list(state), [t.shape for t in state.values()]
+
+        def risk(theta):
+            parts = theta.split([shape.numel() for shape in shapes])
+            params = {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}
+            return (functional_call(model, params, (inputs,)) - targets).square().mean()
+
+        H = hessian(risk)(torch.cat([t.flatten() for t in state.values()]))
+        return torch.linalg.matrix_norm(H, 2).item()
+
+    before, after = dict(model.state_dict()), load_file(twin)
+    assert norm(after) / norm(before) == pytest.approx(100, rel=0.05)
+    assert answer["after"]
+    direct = model(inputs)
+    model.load_state_dict(after)
+    torch.testing.assert_close(model(inputs), direct)
+
+
+def test_saving_without_sharpening_is_refused(call, tmp_path):
+    found = call("sharpness", "--save", tmp_path / "w.safetensors")
+    assert found.code == 2
+    assert "--save needs --sharpen FACTOR" in found.message
+
+
 # survey: what it is called with, and the run folder
 
 
@@ -331,3 +392,27 @@ def test_a_run_folder_that_is_a_file_is_refused(call, recorded, tmp_path):
     found = call("survey", "--run-dir", tmp_path / "run")
     assert found.code == 2
     assert "is a file; a folder is needed" in found.message
+
+
+@pytest.mark.timeout(300)
+def test_survey_of_the_example_model_writes_a_report_of_that_model(call, tmp_path):
+    sys.path.insert(0, str(EXAMPLES))
+    import my_model
+
+    model, (inputs, labels) = my_model.make(), my_model.spirals(60)
+    my_model.train(model, inputs, labels, steps=20)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    np.savez(tmp_path / "d.npz", inputs=inputs, targets=labels)
+    files = ["--weights", tmp_path / "w.safetensors", "--data", tmp_path / "d.npz", "--loss", "cross_entropy"]
+    out = tmp_path / "report.html"
+    place = f"{EXAMPLES}/my_model.py:make"
+    answer = call("survey", place, *files, "--instrument", "symmetry", "--out", out, "--json").json
+    assert answer["report"] == str(out)
+    sections = {section["name"]: section for section in answer["survey"]["sections"]}
+    facts = {fact["label"]: fact["value"] for fact in sections["network"]["facts"]}
+    loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(inputs)), torch.from_numpy(labels))
+    assert facts["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert facts["parameters P"] == sum(parameter.numel() for parameter in model.parameters())
+    page = out.read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert sections["network"]["verdict"][:40] in page

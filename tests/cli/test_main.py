@@ -15,7 +15,7 @@ import fathometer
 from fathometer import BudgetError, CapabilityError, Estimate, InputError, TheoryWarning, cli
 from fathometer.cli import main, output
 
-COMMANDS = ["survey", "spectrum", "stein", "symmetry", "launch", "resume"]
+COMMANDS = ["survey", "spectrum", "sharpness", "stein", "symmetry", "launch", "resume"]
 
 
 def shell(capsys, *arguments):
