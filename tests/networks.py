@@ -81,6 +81,14 @@ class Attention(nn.Module):
         return x + self.o(mixed.transpose(1, 2).reshape(n, length, 4))
 
 
+class KeyBias(Attention):
+    """The softmax does not see the bias of the keys: it may have any scale."""
+
+    def __init__(self, fused=True):
+        super().__init__(fused)
+        self.k = nn.Linear(4, 4)
+
+
 class GroupedQuery(nn.Module):
     """Four query heads share two key and value heads."""
 
@@ -207,6 +215,8 @@ CASES = {
     "squared relu": (SquaredRelu, X2),
     "attention": (Attention, X3),
     "attention by hand": (lambda: Attention(fused=False), X3),
+    "key bias": (KeyBias, X3),
+    "key bias by hand": (lambda: KeyBias(fused=False), X3),
     "grouped query": (GroupedQuery, X3),
     "rotary": (Rotary, X3),
     "LoRA": (LoRA, X3),
@@ -224,3 +234,211 @@ CASES = {
     "words": (Words, TOKENS),
     "tied words": (lambda: Words(tied=True), TOKENS),
 }
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, ins, outs, stride):
+        super().__init__()
+        self.c1, self.n1 = nn.Conv2d(ins, outs, 3, stride, 1, bias=False), nn.BatchNorm2d(outs)
+        self.c2, self.n2 = nn.Conv2d(outs, outs, 3, 1, 1, bias=False), nn.BatchNorm2d(outs)
+        self.skip = nn.Sequential()
+        if stride != 1 or ins != outs:
+            self.skip = nn.Sequential(nn.Conv2d(ins, outs, 1, stride, bias=False), nn.BatchNorm2d(outs))
+
+    def forward(self, x):
+        h = F.relu(self.n1(self.c1(x)), inplace=True)
+        return F.relu(self.n2(self.c2(h)) + self.skip(x))
+
+
+def resnet18():
+    """He et al. 2016, 18 layers, 1,000 classes."""
+    layers = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1),
+    ]
+    ins = 64
+    for outs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        layers += [BasicBlock(ins, outs, stride), BasicBlock(outs, outs, 1)]
+        ins = outs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
+
+
+def convolution(ins, outs, kernel=1, stride=1, groups=1, clip=True):
+    conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outs), *([nn.ReLU6()] if clip else []))
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, ins, outs, stride, expand):
+        super().__init__()
+        wide = ins * expand
+        first = [convolution(ins, wide)] if expand != 1 else []
+        self.body = nn.Sequential(
+            *first, convolution(wide, wide, 3, stride, wide), convolution(wide, outs, clip=False)
+        )
+        self.adds = stride == 1 and ins == outs
+
+    def forward(self, x):
+        return x + self.body(x) if self.adds else self.body(x)
+
+
+def mobilenet_v2():
+    """Sandler et al. 2018, table 2, 1,000 classes."""
+    layers, ins = [convolution(3, 32, 3, 2)], 32
+    table = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
+    for expand, outs, count, stride in (*table, (6, 320, 1, 1)):
+        for i in range(count):
+            layers.append(InvertedResidual(ins, outs, stride if i == 0 else 1, expand))
+            ins = outs
+    tail = (convolution(320, 1280), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2))
+    return nn.Sequential(*layers, *tail, nn.Linear(1280, 1000))
+
+
+class Dense(nn.Module):
+    def __init__(self, ins, growth=32):
+        super().__init__()
+        self.n1, self.c1 = nn.BatchNorm2d(ins), nn.Conv2d(ins, 4 * growth, 1, bias=False)
+        self.n2, self.c2 = (
+            nn.BatchNorm2d(4 * growth),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x):
+        return torch.cat([x, self.c2(F.relu(self.n2(self.c1(F.relu(self.n1(x))))))], 1)
+
+
+def densenet121():
+    """Huang et al. 2017, table 1, 1,000 classes."""
+    layers = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
+    width = 64
+    for i, count in enumerate((6, 12, 24, 16)):
+        for _ in range(count):
+            layers.append(Dense(width))
+            width += 32
+        if i < 3:
+            layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1, bias=False)]
+            layers.append(nn.AvgPool2d(2, 2))
+            width //= 2
+    tail = (nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, *tail, nn.Linear(width, 1000))
+
+
+class PackedBlock(nn.Module):
+    """Pre-norm transformer block with packed queries, keys and values."""
+
+    def __init__(self, width, heads, causal=False, project=nn.Linear):
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.n1, self.n2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = project(width, 3 * width), project(width, width)
+        self.up, self.down = project(width, 4 * width), project(4 * width, width)
+
+    def forward(self, x):
+        n, length, width = x.shape
+        q, k, v = self.qkv(self.n1(x)).split(width, dim=-1)
+        q, k, v = (t.reshape(n, length, self.heads, -1).transpose(1, 2) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        x = x + self.out(mixed.transpose(1, 2).reshape(n, length, width))
+        return x + self.down(F.gelu(self.up(self.n2(x))))
+
+
+class VisionTransformer(nn.Module):
+    """ViT-tiny (Touvron et al. 2021): width 192, 12 blocks, 3 heads, 1,000 classes."""
+
+    def __init__(self, side=32):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 192, 16, 16)
+        self.cls = nn.Parameter(torch.randn(1, 1, 192))
+        self.places = nn.Parameter(torch.randn(1, (side // 16) ** 2 + 1, 192))
+        self.blocks = nn.Sequential(*[PackedBlock(192, 3) for _ in range(12)])
+        self.norm, self.head = nn.LayerNorm(192), nn.Linear(192, 1000)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1) + self.places
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+class Conv1D(nn.Module):
+    """The linear layer of GPT-2: transposed weight, ``addmm`` on flattened tokens."""
+
+    def __init__(self, ins, outs):
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(ins, outs) / ins**0.5),
+            nn.Parameter(torch.randn(outs)),
+        )
+
+    def forward(self, x):
+        flat = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight)
+        return flat.view(*x.shape[:-1], -1)
+
+
+class Bert(nn.Module):
+    """Post-norm block with separate projections, words, places and segments."""
+
+    def __init__(self, width=8, heads=2):
+        super().__init__()
+        self.heads = heads
+        self.words, self.places = nn.Embedding(6, width), nn.Embedding(6, width)
+        self.n0, self.n1, self.n2 = (nn.LayerNorm(width) for _ in range(3))
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+        self.up, self.down, self.head = nn.Linear(width, 16), nn.Linear(16, width), nn.Linear(width, 3)
+
+    def forward(self, tokens):
+        n, length = tokens.shape
+        x = self.n0(self.words(tokens) + self.places(torch.arange(length)))
+        q, k, v = (f(x).view(n, length, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        scores = (q @ k.transpose(-1, -2)) / (x.shape[-1] // self.heads) ** 0.5
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
+        x = self.n1(x + self.o(mixed))
+        return self.head(self.n2(x + self.down(F.gelu(self.up(x))))[:, 0])
+
+
+class Llama(nn.Module):
+    """RMSNorm, rotary grouped-query attention, gated units."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.words = nn.Embedding(6, width)
+        self.n1, self.n2, self.n3 = (nn.RMSNorm(width, eps=1e-6) for _ in range(3))
+        self.q, self.k, self.v, self.o = (
+            nn.Linear(width, m, bias=False) for m in (width, width // 2, width // 2, width)
+        )
+        self.gate, self.up = (nn.Linear(width, 12, bias=False) for _ in range(2))
+        self.down, self.head = nn.Linear(12, width, bias=False), nn.Linear(width, 6, bias=False)
+
+    def forward(self, tokens):
+        n, length = tokens.shape
+        x = self.words(tokens)
+        h = self.n1(x)
+        q, k, v = (f(h).view(n, length, -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        angle = torch.arange(length, dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1], dtype=x.dtype)
+        cos, sin = (torch.cat([f, f], dim=-1) for f in (angle.cos(), angle.sin()))
+
+        def turn(t):
+            a, b = t.chunk(2, dim=-1)
+            return t * cos + torch.cat([-b, a], dim=-1) * sin
+
+        k, v = (t.repeat_interleave(2, dim=1) for t in (turn(k), v))
+        mixed = F.scaled_dot_product_attention(turn(q), k, v, is_causal=True)
+        x = x + self.o(mixed.transpose(1, 2).reshape(n, length, -1))
+        h = self.n2(x)
+        return self.head(self.n3(x + self.down(F.silu(self.gate(h)) * self.up(h))))
+
+
+class Gpt2(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.words, self.block = nn.Embedding(6, width), PackedBlock(width, 2, True, Conv1D)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 6, bias=False)
+
+    def forward(self, tokens):
+        return self.head(self.norm(self.block(self.words(tokens))))

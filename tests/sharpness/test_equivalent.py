@@ -134,3 +134,23 @@ def test_a_flat_network_has_nothing_to_scale():
     flat = LossSurface(model, lambda out, y: out.mean(1) * 0.0 + 1.0, data)
     with pytest.raises(InputError, match="hessian_norm is 0 here; only a positive value"):
         sharpen(flat)
+
+
+def test_a_network_that_curves_down_everywhere_has_nothing_to_sharpen():
+    torch.manual_seed(0)
+    x = torch.randn(20, 3)
+    surface = LossSurface(mlp(), lambda out, y: -(out**2).mean(1), (x, torch.zeros(20)))
+    with pytest.raises(InputError, match="no tensor with positive curvature can shrink as a whole"):
+        sharpen(surface)
+
+
+def test_weights_at_both_ends_of_their_type_leave_no_step():
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    info = torch.finfo(torch.float32)
+    with torch.no_grad():  # the inputs are zero, so these weights never overflow an activation
+        model[0].weight[:, 0], model[0].weight[:, 1] = info.max, info.tiny
+        model[0].bias.fill_(1.0)
+        model[2].weight.fill_(1e-3)
+    surface = LossSurface(model, "mse", (torch.zeros(20, 2), torch.ones(20, 2)))
+    with pytest.raises(InputError, match="no step along the orbit keeps the weights within the range"):
+        sharpen(surface)

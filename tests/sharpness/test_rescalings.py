@@ -12,7 +12,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fathometer import CapabilityError, InputError
 from fathometer.sharpness import rescalings
-from networks import CASES, Attention, mlp
+from networks import (
+    CASES,
+    TOKENS,
+    Attention,
+    Bert,
+    Gpt2,
+    Llama,
+    Shared,
+    VisionTransformer,
+    densenet121,
+    mlp,
+    mobilenet_v2,
+    resnet18,
+)
 
 
 def build(name):
@@ -72,6 +85,108 @@ def test_dimension_agrees_with_the_numerical_oracle(name):
     found = rescalings(model, x)
     assert not found.untreated
     assert found.dimension == oracle(model, x)
+
+
+# Channels counted by hand from the tables of the papers: see the docstrings of the networks.
+ARCHITECTURES = {
+    "ResNet-18": (resnet18, 64, 7680),
+    "MobileNetV2": (mobilenet_v2, 32, 17768),
+    "DenseNet-121": (densenet121, 64, 52064),
+    "ViT-tiny": (VisionTransformer, 32, 9408),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_known_architectures_have_the_dimension_their_channels_say(name):
+    factory, side, dimension = ARCHITECTURES[name]
+    found = rescalings(factory().eval(), torch.randn(1, 3, side, side))
+    assert (found.dimension, found.untreated) == (dimension, {})
+
+
+def test_a_residual_network_in_training_mode_keeps_only_what_batch_statistics_allow():
+    assert rescalings(resnet18().train(), torch.randn(2, 3, 64, 64)).dimension == 2880
+
+
+def test_a_whole_residual_network_moves_by_most_of_its_norm_and_keeps_its_function():
+    torch.manual_seed(0)
+    model, x = resnet18().eval().double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    moved = rescalings(model, x).move(seed=0)
+    with torch.no_grad():
+        assert (moved(x) - model(x)).abs().max() <= 1e-12 * model(x).abs().max()
+    old, new = (torch.cat([t.flatten() for t in m.parameters()]) for m in (model, moved))
+    assert (new - old).norm() > 0.5 * old.norm()
+
+
+@pytest.mark.parametrize("factory", [Bert, Gpt2, Llama])
+def test_language_models_move_and_keep_their_function(factory):
+    torch.manual_seed(0)
+    model = factory().eval().double()
+    found = rescalings(model, TOKENS)
+    assert found.dimension > 0
+    moved = found.move(seed=1)
+    with torch.no_grad():
+        assert (moved(TOKENS) - model(TOKENS)).abs().max() <= 1e-12 * model(TOKENS).abs().max()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_bias_before_batch_statistics_is_free_and_before_running_ones_it_is_not(training):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).train(training)
+    found = rescalings(model, torch.randn(6, 3))
+    alone = [g for g in found.generators if set(g) == {"0.bias"}]
+    assert len(alone) == (4 if training else 0)
+    assert found.dimension == 8
+
+
+def test_a_key_bias_that_something_else_reads_is_not_free():
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x):
+            q, k = self.q(x), self.k(x)
+            return nn.functional.scaled_dot_product_attention(q, k, x) + k.sum(-1, keepdim=True)
+
+    found = rescalings(Read(), torch.randn(2, 5, 3))
+    assert not any("k.bias" in generator for generator in found.generators)
+
+
+def test_a_bias_that_differs_from_key_to_key_is_not_free():
+    class Mixed(nn.Module):  # heads are cut from the wrong axis: the bias reaches keys unevenly
+        def __init__(self):
+            super().__init__()
+            self.q, self.k = nn.Linear(3, 4), nn.Linear(3, 4)
+
+        def forward(self, x):
+            q, k = (f(x).view(2, 10, 2) for f in (self.q, self.k))
+            return nn.functional.scaled_dot_product_attention(q, k, q.detach())
+
+    model = Mixed().double()
+    found = rescalings(model, torch.randn(2, 5, 3, dtype=torch.float64))
+    assert not any(set(generator) == {"k.bias"} for generator in found.generators)
+
+
+def test_a_weight_shared_in_too_many_ways_stays_and_is_named(monkeypatch):
+    from fathometer.sharpness import rules
+
+    monkeypatch.setattr(rules, "ROW_LIMIT", 3)
+    found = rescalings(Shared(), torch.randn(2, 3))
+    assert found.untreated == {"mid.weight": "shared in too many ways: it stays as it is"}
+    assert found.kind == "bound"
+    full = found.move(seed=0)
+    assert torch.equal(full.mid.weight, found.model.mid.weight)
+
+
+def test_a_move_that_loses_the_function_in_rounding_is_refused():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    found = rescalings(model, torch.randn(2, 3))
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    from fathometer.sharpness.rescalings import check_same_function
+
+    with pytest.raises(CapabilityError, match=r"the outputs changed by .* use a smaller spread"):
+        check_same_function(model, other, found.example_inputs)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fathometer.sharpness.invisible import Deferred
 from fathometer.sharpness.rules import ZERO, Reader, Weight, compact, features, rule, shape_of, spread
 
 
@@ -20,12 +21,16 @@ def _linear(reader: Reader, node: Any, x: Any, weight: Any, bias: Any = None) ->
     inputs = features(reader, x, -1)
     out = reader.system.fresh(weight.seen_shape[0])
     reader.use(weight, out[:, None], inputs[None, :])
-    return _finish(reader, bias, out, -1, shape_of(node))
+    return _finish(reader, node, bias, out, -1, shape_of(node))
 
 
-def _finish(reader: Reader, bias: Any, out: Tensor, channel: int, shape: tuple[int, ...]) -> Tensor:
+def _finish(
+    reader: Reader, node: Any, bias: Any, out: Tensor, channel: int, shape: tuple[int, ...]
+) -> Tensor:
     """Give the bias the scale of its output and lay the output out."""
-    if isinstance(bias, Weight):
+    if isinstance(bias, Weight) and node in reader.deferred:
+        reader.deferred[node] = Deferred(bias, out)
+    elif isinstance(bias, Weight):
         reader.follow(bias, out)
     elif bias is not None:
         reader.system.equate(reader.ids(bias), out)
@@ -53,7 +58,7 @@ def _convolution(
     group = torch.arange(outs) // (outs // groups)
     source = inputs[group[:, None] * ins + torch.arange(ins)[None, :]]
     reader.use(weight, out.reshape(outs, 1, *kernel), source.reshape(outs, ins, *kernel))
-    return _finish(reader, bias, out, channel, shape)
+    return _finish(reader, node, bias, out, channel, shape)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -72,7 +77,7 @@ def _transposed_convolution(
     group = torch.arange(ins) // (ins // groups)
     target = out[group[:, None] * each + torch.arange(each)[None, :]]
     reader.use(weight, target.reshape(ins, each, *kernel), inputs.reshape(ins, 1, *kernel))
-    return _finish(reader, bias, out, channel, shape)
+    return _finish(reader, node, bias, out, channel, shape)
 
 
 @rule("matmul", "mm", "bmm")
@@ -86,6 +91,7 @@ def _matmul(reader: Reader, node: Any, a: Any, b: Any) -> Tensor | None:
     a, b = reader.ids(a), reader.ids(b)
     if a.ndim < 2 or b.ndim < 2:
         return None
+    reader.shifted(node, b)
     return _product_of_activations(reader, a, b, shape)
 
 
@@ -95,8 +101,7 @@ def _addmm(reader: Reader, node: Any, bias: Any, a: Any, b: Any, **options: Any)
     if out is None or options:
         return None
     if isinstance(bias, Weight) and len(bias.shape) == 1:
-        reader.follow(bias, features(reader, out, -1))
-        return out
+        return _finish(reader, node, bias, features(reader, out, -1), -1, shape_of(node))
     return _with_bias(reader, node, out, bias)
 
 
@@ -116,6 +121,7 @@ def _attention(
     causal: bool = False, *, scale: Any = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
     query, key, value = (reader.ids(t) for t in (query, key, value))
+    reader.shifted(node, key)
     if enable_gqa:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))
@@ -148,6 +154,7 @@ def _batch_norm(
     training: bool,
     *_: Any,
 ) -> Tensor:
+    reader.shifted(node, reader.ids(x))
     inputs = features(reader, x, 1)
     reader.ground(variance)
     if training or mean is None:

@@ -107,10 +107,8 @@ def _coordinates(
     slack = 1e-9 * (1.0 + np.abs(target).max())
     if np.abs(rows @ z - target).max() <= slack:
         return z
-    for relation in _relations(rows):
-        if abs(relation @ target) > slack:
-            raise InputError(_refusal(layers, relation, target, reader))
-    raise InputError("the factors do not cancel along every path; the function would change.")
+    broken = max(_relations(rows), key=lambda relation: abs(relation @ target))
+    raise InputError(_refusal(layers, broken, target, reader))
 
 
 def _relations(rows: np.ndarray) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.fx.node import map_arg
 
 from fathometer.model.tracing import TracedGraph
+from fathometer.sharpness.invisible import Deferred, shifts
 from fathometer.sharpness.scales import ScaleSystem, compact
 
 ROW_LIMIT = 200_000
@@ -60,6 +61,7 @@ class Reader:
         uses: Tensor name -> the log-scale of its entries.
         followers: Biases and running means: they have the scale of what they are added to.
         untreated: Node or tensor -> why it was left as it is.
+        deferred: Layer -> its bias, where that bias may be invisible (see `invisible`).
     """
 
     graph: TracedGraph
@@ -67,10 +69,13 @@ class Reader:
     uses: dict[str, Use] = field(default_factory=dict)
     followers: set[str] = field(default_factory=set)
     untreated: dict[str, str] = field(default_factory=dict)
+    deferred: dict[Any, Deferred | None] = field(default_factory=dict)
 
     def read(self) -> None:
         """Visit every node; the network's inputs and outputs are grounded."""
         values: dict[Any, Any] = {}
+        self.shifts = shifts(self.graph.nodes)
+        self.deferred = {layer: None for layer, _ in self.shifts.values()}
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 values[node] = self._placeholder(node)
@@ -82,6 +87,9 @@ class Reader:
                 values[node] = self._call(node, arguments, options)
             else:
                 values[node] = None
+        for bias in self.deferred.values():
+            if bias is not None:
+                self.follow(bias.weight, bias.out)
 
     def _placeholder(self, node: Any) -> Any:
         name = self.graph.weights.get(node.name)
@@ -138,6 +146,19 @@ class Reader:
         self.followers.add(weight.name)
         self.use(weight, ids)
 
+    def shifted(self, node: Any, arriving: Tensor) -> None:
+        """Free the bias that ``node`` does not see, if it arrives equal along the axis that is summed out."""
+        layer, axis = self.shifts.get(node, (None, 0))
+        bias = self.deferred.get(layer)
+        if bias is None:
+            return
+        dims = (
+            [0, *range(2, arriving.ndim)] if operation_name(node) == "batch_norm" else [axis % arriving.ndim]
+        )
+        if bias.weight.name not in self.uses and all(_repeats(arriving, d) for d in dims):
+            self.deferred[layer] = None
+            self.use(bias.weight, self.system.fresh(*bias.weight.seen_shape))
+
     def ids(self, value: Any) -> Tensor:
         """Unknowns of a tensor argument; a weight gets one for each entry."""
         if isinstance(value, Weight):
@@ -145,6 +166,10 @@ class Reader:
             self.use(value, ids)
             return ids
         return value
+
+
+def _repeats(ids: Tensor, dim: int) -> bool:
+    return bool((ids == ids.narrow(dim, 0, 1)).all())
 
 
 def operation_name(node: Any) -> str:
