@@ -5,7 +5,10 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 
+import fathometer as fm
+
 from .reports import PAYLOADS, realistic
+from .test_survey import regression
 
 pytestmark = pytest.mark.browser
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
@@ -27,7 +30,13 @@ def made(tmp_path_factory):
     return get
 
 
-REPORTS = {"made-up": realistic}
+def surveyed():
+    """The report of a real, small survey with a hostile name."""
+    model, loss, data = regression()
+    return fm.survey(model, loss, data, out=None, name=PAYLOADS[1]).report()
+
+
+REPORTS = {"made-up": realistic, "surveyed": surveyed}
 
 
 def open_page(browser, file, **options):

@@ -16,7 +16,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from fathometer.drawing import Picture, data_table, to_svgs
 from fathometer.drawing.svg import omission
@@ -60,8 +59,8 @@ def build_report(
         .get_template("template.html")
         .render(
             policy=policy,
-            sheet=Markup(sheet),
-            script=Markup(script),
+            sheet=sheet,
+            script=script,
             title=title,
             subtitle=subtitle,
             sections=[_section(section) for section in sections],
@@ -108,12 +107,12 @@ def _hash(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def _embedded(data: Any) -> Markup:
+def _embedded(data: Any) -> str:
     """JSON that cannot end the element it stands in."""
     text = json.dumps(data, default=str, indent=1, sort_keys=True)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return Markup(text)
+    return text
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Any:
@@ -147,7 +146,7 @@ def _figure(picture: Picture, name: str) -> dict[str, Any]:
     return {
         "title": picture.title,
         "caption": picture.caption + (f" {omission(lost)}" if lost else ""),
-        "svgs": [Markup(svg) for svg in to_svgs(picture, name=name)],
+        "svgs": to_svgs(picture, name=name),
         "wide": len(picture.panels) == 1,
         "table": {"title": picture.title, "columns": header, "rows": rows, "notes": (note,) if note else ()},
     }
