@@ -34,13 +34,13 @@ def threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, before)
-        stack.enter_context(threadpool_limits(n))
-        torch.set_num_threads(n)
-        if "numba" in sys.modules:
+        if "numba" in sys.modules:  # first, because starting its threads sets those of torch
             import numba
 
             stack.callback(numba.set_num_threads, numba.get_num_threads())
             numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        stack.enter_context(threadpool_limits(n))
+        torch.set_num_threads(n)
         yield
 
 
