@@ -7,6 +7,7 @@ from fathometer.sharpness.audit import AuditTable, audit
 from fathometer.sharpness.curvature import hessian_frobenius, hessian_norm, hessian_trace
 from fathometer.sharpness.equivalent import Equivalent, flatten, sharpen
 from fathometer.sharpness.invariant import fisher_rao, orbit_trace, relative_norm, relative_trace
+from fathometer.sharpness.landscape import Landscape, landscape
 from fathometer.sharpness.layer_scale import layer_scale
 from fathometer.sharpness.measures import measure
 from fathometer.sharpness.rescalings import Rescalings, rescalings
@@ -15,6 +16,7 @@ from fathometer.sharpness.worst_case import adaptive, epsilon_sharpness, keskar
 __all__ = [
     "AuditTable",
     "Equivalent",
+    "Landscape",
     "Rescalings",
     "adaptive",
     "audit",
@@ -25,6 +27,7 @@ __all__ = [
     "hessian_norm",
     "hessian_trace",
     "keskar",
+    "landscape",
     "layer_scale",
     "measure",
     "orbit_trace",

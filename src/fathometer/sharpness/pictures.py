@@ -2,11 +2,14 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from fathometer.drawing import Axis, Bars, Panel, Picture, Points, Rule
+import numpy as np
+
+from fathometer.drawing import Axis, Bars, HeatMap, Panel, Picture, Points, Rule
 
 if TYPE_CHECKING:
     from fathometer.sharpness.audit import AuditTable
     from fathometer.sharpness.equivalent import Equivalent
+    from fathometer.sharpness.landscape import Landscape
 
 
 def equivalent_picture(equivalent: "Equivalent") -> Picture:
@@ -67,5 +70,47 @@ def audit_picture(table: "AuditTable") -> Picture:
         table=(
             ("measure", "transformation", "ratio", "verdict"),
             tuple((r.measure, r.transformation, r.ratio, r.verdict) for r in table),
+        ),
+    )
+
+
+def landscape_picture(found: "Landscape") -> Picture:
+    """Heat map of the loss on a plane, with contours and the point in the middle."""
+    values = found.values
+    low, high = float(values.min()), float(values.max())
+    log = low > 0 and high > 30 * low
+    levels = np.geomspace(low, high, 12) if log else np.linspace(low, high, 12)
+    edges = []
+    for axis in found.axes:
+        step = (axis[-1] - axis[0]) / (len(axis) - 1)
+        edges.append((float(axis[0] - step / 2), float(axis[-1] + step / 2)))
+    heat = HeatMap(
+        values=values,
+        x_range=edges[1],
+        y_range=edges[0],
+        scale="log" if log else "linear",
+        label="loss",
+        contours=tuple(float(level) for level in levels[1:-1]) if high > low else (),
+    )
+    names = {
+        "filter": "random directions with the norm of each filter",
+        "hessian": "the two sharpest directions",
+        "given": "two given directions",
+    }
+    certainty = (
+        "Every point was evaluated."
+        if found.kind == "exact"
+        else f"Interpolated; points held out of the fit differ by {found.error:.2g} at the most."
+    )
+    return Picture(
+        title="The loss on a plane",
+        caption=f"Around the network, along {names[found.source]}. {certainty}",
+        panels=(
+            Panel(
+                marks=(heat, Points(x=[0.0], y=[0.0], label="this network", marker="cross")),
+                x=Axis(label="second direction"),
+                y=Axis(label="first direction"),
+                equal=True,
+            ),
         ),
     )

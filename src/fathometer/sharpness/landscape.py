@@ -1,0 +1,248 @@
+"""The loss on a plane through the parameters.
+
+Directions: random ones with the norm of the weights filter by filter (Li, Xu, Taylor, Studer &
+Goldstein 2018, sec. 4), the two sharpest directions of the Hessian, or one's own. Filter
+normalization takes out a factor of a whole filter, not one of the channels that feed it:
+an equivalent network may look different.
+
+A loss is mostly smooth on such a plane, so a tensor grid of few Chebyshev points
+determines it: the grid is refined until true values at points of the picture that were left out
+of the fit agree within the tolerance. Cost: 113, 233 or 689 energies instead of 2,601 for
+51 x 51 points; all of them where the surface is too rough.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fathometer.calculus import ChebyshevSeries, chebyshev_points
+from fathometer.drawing import Picture
+from fathometer.errors import InputError
+from fathometer.linalg import eigenpairs
+from fathometer.model import LossSurface
+from fathometer.results import Result
+from fathometer.types import Kind, Progress
+from fathometer.work import generator, numpy_generator, silent
+
+LEVELS = (7, 13, 25)
+"""Chebyshev points along each axis; every grid holds the one before it."""
+HELD_OUT = 64
+"""Points of the picture at which the fit is checked."""
+
+Grid = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Landscape(Result):
+    """The mean loss at ``theta + axes[0][i] * directions[0] + axes[1][j] * directions[1]``.
+
+    Attributes:
+        axes: Two ascending arrays, in units of the directions.
+        values: (len(axes[0]), len(axes[1])) losses.
+        directions: Two flat vectors (P,).
+        center: The loss at the surface's own point.
+        kind: "exact" where every point was evaluated, else "estimate".
+        error: Largest difference from the true loss at the points that were held out of the fit.
+        evaluations: Energies spent.
+        source: "filter", "hessian" or "given".
+    """
+
+    axes: tuple[Grid, Grid]
+    values: Grid
+    directions: tuple[Tensor, Tensor]
+    center: float
+    kind: Kind
+    error: float
+    evaluations: int
+    source: str
+
+    @property
+    def value(self) -> float:
+        """The loss in the middle."""
+        return self.center
+
+    def picture(self) -> Picture:
+        """Heat map with contours."""
+        from fathometer.sharpness.pictures import landscape_picture
+
+        return landscape_picture(self)
+
+    def __str__(self) -> str:
+        low, high = self.values.min(), self.values.max()
+        return (
+            f"loss {self.center:.4g} in the middle of a plane, {low:.4g} to {high:.4g} on it "
+            f"({self.evaluations} evaluations for {self.values.size} points, {self.kind})"
+        )
+
+
+def landscape(
+    surface: LossSurface,
+    directions: Literal["filter", "hessian"] | tuple[Any, Any] = "filter",
+    points: int = 51,
+    *,
+    span: float = 1.0,
+    tolerance: float | None = 0.01,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Landscape:
+    """The loss on a plane through the surface's point.
+
+    Args:
+        surface: Loss surface, at its point.
+        directions: "filter": two random directions, each filter (row of a weight) with the norm
+            of the network's own, biases and scales of norms left alone. "hessian": the unit
+            eigenvectors of the two largest eigenvalues. Or two vectors (P,).
+        points: Points along each axis.
+        span: The plane reaches from -span to span in units of the directions.
+        tolerance: Error accepted at points held out of the fit, as a share of the range of
+            the losses there; None evaluates every point.
+        seed: Of random directions and of the choice of held-out points.
+        progress: Called while energies are taken.
+
+    Raises:
+        InputError: If an argument is out of range, the directions are no two independent vectors
+            (P,), or the loss is not finite somewhere on the plane.
+    """
+    _check(points, span, tolerance)
+    source = directions if isinstance(directions, str) else "given"
+    u, v = _directions(surface, directions, seed)
+    axis = np.linspace(-span, span, points)
+    spent = 0
+
+    def losses(a: Grid, b: Grid) -> Grid:
+        nonlocal spent
+        spent += len(a)
+        theta, found = surface.theta, np.empty(len(a))
+        for i, (s, t) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+            found[i] = float(surface.energy(theta + s * u + t * v))
+            progress(i + 1, len(a), "loss on a plane")
+        return found
+
+    fitted = None if tolerance is None else _fitted(losses, axis, tolerance, seed)
+    if fitted is None:
+        rows, columns = np.meshgrid(axis, axis, indexing="ij")
+        values, error, kind = losses(rows.ravel(), columns.ravel()).reshape(points, points), 0.0, "exact"
+    else:
+        (values, error), kind = fitted, "estimate"
+    return Landscape(
+        axes=(axis, axis.copy()),
+        values=values,
+        directions=(u, v),
+        center=float(surface.energy()),
+        kind=kind,
+        error=error,
+        evaluations=spent + 1,
+        source=source,
+    )
+
+
+def _check(points: int, span: float, tolerance: float | None) -> None:
+    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+        raise InputError(f"points is {points!r}; at least 2 along each axis are needed.")
+    if not (isinstance(span, int | float) and np.isfinite(span) and span > 0):
+        raise InputError(f"span is {span!r}; a positive number is needed.")
+    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 < tolerance < 1):
+        raise InputError(
+            f"tolerance is {tolerance!r}; pass a share of the range between 0 and 1, or None for every point."
+        )
+
+
+def _fitted(
+    losses: Callable[[Grid, Grid], Grid], axis: Grid, tolerance: float, seed: int
+) -> tuple[Grid, float] | None:
+    """Values on the picture's grid and the largest error held out, or None if fitting is no bargain."""
+    n, box = len(axis), (float(axis[0]), float(axis[-1]))
+    if LEVELS[0] ** 2 + HELD_OUT >= n * n:
+        return None
+    chosen = numpy_generator(seed, "landscape", "held out").choice(n * n, HELD_OUT, replace=False)
+    rows, columns = chosen // n, chosen % n
+    truth = losses(axis[rows], axis[columns])
+    known: dict[tuple[int, int], float] = {}
+    finest = LEVELS[-1] - 1
+    for count in LEVELS:
+        if count**2 - len(known) >= n * n:
+            return None
+        nodes, stride = chebyshev_points(count, box), finest // (count - 1)
+        wanted = [(i * stride, j * stride) for i in range(count) for j in range(count)]
+        new = [place for place in wanted if place not in known]
+        a, b = (nodes[[place[k] // stride for place in new]] for k in (0, 1))
+        known.update(zip(new, losses(a, b).tolist(), strict=True))
+        values = np.array([known[place] for place in wanted]).reshape(count, count)
+        fit = ChebyshevSeries.through(values, [box, box]).on_grid(axis, axis)
+        error = float(np.abs(fit[rows, columns] - truth).max())
+        if error <= tolerance * float(np.ptp(np.concatenate([truth, values.ravel()]))):
+            return fit, error
+    return None
+
+
+def _directions(surface: LossSurface, directions: Any, seed: int) -> tuple[Tensor, Tensor]:
+    if isinstance(directions, str):
+        if directions == "filter":
+            u, v = (filter_direction(surface, seed, i) for i in (0, 1))
+        elif directions == "hessian":
+            if surface.size < 2:
+                raise InputError("the surface has one parameter; a plane needs two directions.")
+            vectors = eigenpairs(surface.hessian(), 2, "largest", seed=seed).vectors
+            u, v = vectors[:, 0].contiguous(), vectors[:, 1].contiguous()
+        else:
+            raise InputError(f"directions is {directions!r}; pass 'filter', 'hessian' or two vectors (P,).")
+    else:
+        if not isinstance(directions, tuple | list) or len(directions) != 2:
+            raise InputError(
+                f"directions is a {type(directions).__name__}; pass 'filter', 'hessian' or two vectors (P,)."
+            )
+        u, v = (_vector(surface, d, i) for i, d in enumerate(directions))
+    return _independent(u, v)
+
+
+def _vector(surface: LossSurface, direction: Any, i: int) -> Tensor:
+    d = torch.as_tensor(direction).detach().to(surface.theta)
+    if tuple(d.shape) != (surface.size,) or not bool(torch.isfinite(d).all()):
+        raise InputError(
+            f"directions[{i}] has shape {tuple(d.shape)}; a finite vector ({surface.size},) is needed."
+        )
+    return d.clone()
+
+
+def _independent(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Refuse a plane that is a line."""
+    for i, d in enumerate((u, v)):
+        if not float(d.norm()) > 0:
+            raise InputError(f"directions[{i}] is zero: there is nothing to walk along.")
+    cosine = float(u.double() @ v.double() / (u.double().norm() * v.double().norm()))
+    if 1.0 - abs(cosine) < 1e-12:
+        raise InputError("the two directions are parallel; a plane needs independent ones.")
+    return u, v
+
+
+def filter_direction(surface: LossSurface, seed: int = 0, number: int = 0) -> Tensor:
+    """A random direction (P,) with the norm of the weights, filter by filter (Li et al. 2018).
+
+    A filter is what feeds one output: a row of a linear layer, one kernel of a convolution.
+    Vectors (biases, scales of norms) are left alone.
+
+    Raises:
+        InputError: If the surface has no weight with two axes or more, or they are all zero.
+    """
+    noise = generator(seed, "landscape", "filter", number)
+    parts = {}
+    for name, weight in surface.space.split(surface.theta).items():
+        draw = torch.randn(weight.shape, generator=noise, dtype=torch.float64).to(weight)
+        if weight.ndim < 2:
+            parts[name] = torch.zeros_like(weight)
+            continue
+        rows, noises = weight.flatten(1), draw.flatten(1)
+        scale = rows.norm(dim=1, keepdim=True) / noises.norm(dim=1, keepdim=True)
+        parts[name] = (noises * scale).reshape(weight.shape)
+    direction = surface.space.flatten(parts)
+    if not float(direction.norm()) > 0:
+        raise InputError(
+            "the surface has no filter with a norm (no weight with two axes, or only zeros); "
+            "pass two directions."
+        )
+    return direction

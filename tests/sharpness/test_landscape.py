@@ -1,0 +1,152 @@
+"""The loss on a plane: the right points, the right plane, and errors that hold."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fathometer as fm
+from fathometer import InputError
+from fathometer.model import LossSurface
+from fathometer.sharpness import landscape, rescalings
+from networks import mlp
+
+
+@pytest.fixture(scope="module")
+def surface():
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, generator=g, dtype=torch.float64)
+    return LossSurface(mlp().double(), "cross_entropy", (x, torch.randint(0, 2, (30,), generator=g)))
+
+
+@pytest.fixture(scope="module")
+def planar():
+    """The loss is a linear function of the weights: second differences on a grid must vanish."""
+    model = nn.Linear(3, 2, bias=False).double()
+    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return LossSurface(model, lambda out, y: out @ torch.tensor([1.0, -2.0]).to(out), (x, torch.zeros(10)))
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.01])
+def test_a_linear_loss_gives_a_plane(planar, tolerance):
+    u, v = torch.randn(2, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = landscape(planar, (u, v), 13, span=2.0, tolerance=tolerance)
+    g = planar.gradient()
+    a, b = found.axes
+    expected = float(planar.energy()) + a[:, None] * float(g @ u) + b[None, :] * float(g @ v)
+    np.testing.assert_allclose(found.values, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("directions", ["filter", "hessian"])
+def test_every_point_lies_where_axes_and_directions_say(surface, directions):
+    found = landscape(surface, directions, 4, span=0.5, tolerance=None)
+    u, v = found.directions
+    for i, a in enumerate(found.axes[0]):
+        for j, b in enumerate(found.axes[1]):
+            assert found.values[i, j] == float(surface.energy(surface.theta + a * u + b * v))
+    assert (found.kind, found.error, found.evaluations) == ("exact", 0.0, 17)
+    assert found.axes[0][0] == -0.5
+
+
+def test_filters_have_the_norm_of_the_networks_own_and_biases_stay(surface):
+    for direction in landscape(surface, "filter", 2, tolerance=None).directions:
+        parts = surface.space.split(direction)
+        for name, weight in surface.space.split(surface.theta).items():
+            if weight.ndim == 1:
+                assert not parts[name].any()
+            else:
+                torch.testing.assert_close(parts[name].norm(dim=1), weight.norm(dim=1))
+
+
+def test_the_hessian_plane_holds_the_two_sharpest_directions(surface):
+    u, v = landscape(surface, "hessian", 2, tolerance=None).directions
+    H = surface.hessian().to_dense()
+    values, vectors = torch.linalg.eigh(H)
+    for direction, i in ((u, -1), (v, -2)):
+        assert abs(float(direction @ vectors[:, i])) == pytest.approx(1.0, abs=1e-6)
+        assert float(direction @ H @ direction) == pytest.approx(float(values[i]), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_interpolated_values_are_within_the_tolerance_everywhere(surface, seed):
+    exact = landscape(surface, "filter", 21, seed=seed, tolerance=None)
+    fast = landscape(surface, "filter", 21, seed=seed, tolerance=0.02)
+    assert fast.kind == "estimate"
+    assert fast.evaluations < 0.6 * exact.evaluations
+    gap, size = np.abs(fast.values - exact.values).max(), np.ptp(exact.values)
+    assert fast.error <= 0.02 * size
+    assert gap <= 0.04 * size  # points that were not held out may be a little worse
+
+
+def test_a_rough_loss_is_evaluated_point_by_point():
+    model = nn.Linear(2, 1, bias=False).double()
+    x = torch.eye(2, dtype=torch.float64)
+    rough = LossSurface(model, lambda out, y: torch.sin(300 * out).flatten(), (x, torch.zeros(2)))
+    found = landscape(rough, tuple(torch.eye(2)), 30, span=1.0)
+    assert found.kind == "exact"
+    i, j = 3, 17
+    theta = rough.theta + torch.tensor([found.axes[0][i], found.axes[1][j]])
+    assert found.values[i, j] == pytest.approx(float(rough.energy(theta)), abs=1e-12)
+
+
+def test_the_surface_and_the_seed_stay_as_they_were(surface):
+    before = torch.random.get_rng_state()
+    theta = surface.theta
+    first, again = (landscape(surface, "filter", 3, seed=4, tolerance=None) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(surface.theta, theta)
+    assert np.array_equal(first.values, again.values)
+
+
+def test_the_moved_directions_of_a_moved_network_give_the_same_landscape(surface):
+    group = rescalings(surface.write(), surface.example_inputs())
+    moved = surface.around(group.move(seed=1))
+    here = landscape(surface, "filter", 5, tolerance=None)
+    factor = moved.theta / surface.theta
+    there = landscape(moved, tuple(factor * d for d in here.directions), 5, tolerance=None)
+    # T(theta + a u) = T theta + a T u for a linear map T, and T keeps the loss
+    np.testing.assert_allclose(there.values, here.values, rtol=1e-10)
+
+
+def test_the_landscape_is_drawn_and_saved(surface, tmp_path):
+    found = landscape(surface, "filter", 5, tolerance=None)
+    heat, point = found.picture().panels[0].marks
+    assert np.array_equal(heat.values, found.values)
+    assert (heat.x_range, point.x) == ((-1.25, 1.25), [0.0])
+    again = fm.load(found.save(tmp_path / "landscape.safetensors"))
+    assert np.array_equal(again.values, found.values)
+    assert str(again) == str(found)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: landscape(s, points=1), "points is 1; at least 2 along each axis"),
+        (lambda s: landscape(s, span=0.0), "span is 0.0; a positive number"),
+        (lambda s: landscape(s, tolerance=0.0), "tolerance is 0.0; pass a share of the range"),
+        (lambda s: landscape(s, "pca"), "directions is 'pca'; pass 'filter', 'hessian' or two vectors"),
+        (lambda s: landscape(s, 3), "directions is a int; pass 'filter'"),
+        (
+            lambda s: landscape(s, (torch.ones(2), torch.ones(2))),
+            r"directions\[0\] has shape \(2,\); a finite vector \(54,\)",
+        ),
+        (lambda s: landscape(s, (s.theta, 2 * s.theta)), "directions are parallel"),
+        (lambda s: landscape(s, (s.theta, 0 * s.theta)), r"directions\[1\] is zero"),
+    ],
+)
+def test_planes_that_are_none_are_refused(surface, call, message):
+    with pytest.raises(InputError, match=message):
+        call(surface)
+
+
+def test_a_surface_of_one_parameter_or_without_filters_needs_directions():
+    model = nn.Linear(1, 1, bias=False).double()
+    line = LossSurface(model, "mse", (torch.ones(3, 1), torch.ones(3, 1)))
+    with pytest.raises(InputError, match="one parameter; a plane needs two directions"):
+        landscape(line, "hessian")
+    torch.manual_seed(0)
+    network = mlp().double()
+    biases = LossSurface(network, "mse", (torch.ones(3, 3), torch.ones(3, 2)), parameters="*.bias")
+    with pytest.raises(InputError, match="no filter with a norm"):
+        landscape(biases)
