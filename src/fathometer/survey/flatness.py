@@ -12,20 +12,25 @@ FACTOR = 1e6
 
 
 def measure(subject: Subject) -> Section:
-    """Every sharpness with its invariances, equivalent networks sharper and flatter."""
+    """Every sharpness with its invariances, equivalent networks sharper and flatter, a landscape."""
     surface, seed = subject.surface, subject.seed
-    subject.progress(0, 3, "measures")
+    subject.progress(0, 4, "measures")
     table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface))
-    subject.progress(1, 3, "a sharper network with the same outputs")
+    subject.progress(1, 4, "a sharper network with the same outputs")
     sharper = subject.attempt(
         "an equivalent sharper network", lambda: sharpness.sharpen(surface, factor=FACTOR, seed=seed)
     )
-    subject.progress(2, 3, "the flattest network with the same outputs")
+    subject.progress(2, 4, "the flattest network with the same outputs")
     flatter = subject.attempt(
         "the flattest equivalent network", lambda: sharpness.flatten(surface, seed=seed)
     )
+    subject.progress(3, 4, "landscape")
+    points = 61 if subject.thorough else 31
+    landscape = subject.attempt(
+        "the landscape", lambda: sharpness.landscape(surface, "filter", points, seed=seed)
+    )
     facts = [*_facts("sharper", sharper), *_facts("flattest", flatter)]
-    pictures = [result.picture() for result in (sharper,) if result is not None]
+    pictures = [result.picture() for result in (sharper, landscape) if result is not None]
     return Section(
         name="sharpness",
         title="Sharpness",
