@@ -118,6 +118,57 @@ def test_neighbors_on_the_line_give_the_value_of_the_complete_graph():
     assert graph_discrepancy(x, b, constants=(1, 4, 2)).value == pytest.approx(everything, rel=1e-8)
 
 
+@pytest.mark.parametrize("support", [None, [(0, 1)], [(0, np.inf)], [(-np.inf, 1)]])
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+def test_line_agrees_with_the_definition_on_every_support(n, support):
+    rng = np.random.default_rng(n)
+    x, b = rng.random((n, 1)), 3 * rng.normal(size=(n, 1))
+    q = rng.dirichlet(np.ones(n))
+    constants = (0.7, 1.2, 2.0)
+    pairs = [(i, j) for i in range(n) for j in range(i)]
+    expected = brute_force(x, b, pairs, constants, support, q)
+    result = graph_discrepancy(x, b, constants=constants, support=support, weights=q)
+    assert result.value == pytest.approx(expected, rel=1e-8, abs=1e-9)
+    assert result.gap < 5e-9
+
+
+def test_points_on_both_ends_of_the_support_are_pinned():
+    x = np.array([[0.0], [0.3], [1.0]])
+    b = np.array([[9.0], [1.0], [-9.0]])
+    expected = brute_force(x, b, [(0, 1), (1, 2), (0, 2)], (1, 1, 1), [(0, 1)])
+    result = graph_discrepancy(x, b, support=(0, 1))
+    assert result.value == pytest.approx(expected, rel=1e-9)
+    assert result.function[0] == result.function[2] == 0
+
+
+@pytest.mark.parametrize("law", ["random", "quantiles"])
+def test_ten_thousand_points_are_proved_to_ten_digits(law):
+    from scipy.stats import norm
+
+    n = 10_000
+    x = np.random.default_rng(0).normal(size=n) if law == "random" else norm.ppf((np.arange(n) + 0.5) / n)
+    result = graph_discrepancy(x, -x, constants=(1, 4, 2))
+    assert result.gap < 1e-10
+    assert result.witness.mean() == pytest.approx(result.value, rel=1e-9)
+    order = np.argsort(x)
+    x, g, p = x[order], result.function[order, 0], result.gradient[order, 0, 0]
+    h, slack = np.diff(x), 1e-15
+    assert (np.abs(np.diff(p)) <= 2 * h + slack).all()
+    assert (np.abs(np.diff(g) - h * p[:-1]) <= h**2 + slack).all()
+    assert (np.abs(np.diff(g) - h * p[1:]) <= h**2 + slack).all()
+    assert (np.abs(np.diff(g)) <= 4 * h + slack).all()
+    assert np.abs(g).max() <= 1
+    assert np.abs(p).max() <= 4
+
+
+def test_uniform_points_are_as_far_as_the_wasserstein_distance_and_little_more():
+    # on [0, 1] with constants (1/2, 1/2, 1) the discrepancy is at least the Wasserstein distance
+    x = np.sort(np.random.default_rng(3).random(2000))
+    result = graph_discrepancy(x, 0 * x, constants=(0.5, 0.5, 1), support=(0, 1))
+    wasserstein = np.abs(x - (np.arange(2000) + 0.5) / 2000).mean()
+    assert wasserstein <= result.value <= 1.05 * wasserstein + 1e-4
+
+
 def test_one_point_has_its_closed_form():
     b = np.array([[0.3, -2.0]])
     result = graph_discrepancy([[5.0, 1.0]], b, constants=(1.5, 0.5, 1.0))
@@ -192,7 +243,7 @@ def test_equal_points_are_merged_and_their_weights_added():
     assert whole.witness.mean() == pytest.approx(whole.value, rel=1e-9)
 
 
-@pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-7])
+@pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-7, 1e-9, 1e-12])
 @pytest.mark.parametrize("dimension", [1, 2])
 def test_near_duplicates_leave_the_value_of_merged_points(distance, dimension):
     x, b = draw(30, dimension)

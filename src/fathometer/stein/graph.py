@@ -23,7 +23,8 @@ from jaxtyping import Float, Int
 
 from fathometer.errors import InputError, TheoryWarning
 from fathometer.results import Result
-from fathometer.stein.programs import Rows, boundary_rows, cutoff, edge_rows, objective, solve, stacked
+from fathometer.stein.line import solve_line
+from fathometer.stein.programs import boundary_rows, cutoff, edge_rows, objective, solve, stacked
 from fathometer.stein.sample import merge_duplicates, read_sample, read_weights
 from fathometer.stein.spanner import close_pairs, greedy_spanner
 from fathometer.stein.support import Support, read_support
@@ -223,20 +224,29 @@ def _coordinates(
 ) -> tuple[list[tuple[float, float, np.ndarray, int, int]], float]:
     """(value, upper bound, variables, binding rows, rows) of every coordinate, and the trivial bound."""
     d = x.shape[1]
+    own = [boundary_rows(x, box, j, c) for j in range(d)]
+    trivial = sum(float(bound @ np.abs(objective(b, q, j))) for j, (_, bound) in enumerate(own))
+    if d == 1:
+        return [_line(x, b, q, c, box)], trivial
     shared = edge_rows(x, edges, c)
-    trivial = 0.0
-    bounds: list[tuple[Rows, np.ndarray]] = []
-    for j in range(d):
-        own, bound = boundary_rows(x, box, j, c)
-        bounds.append((stacked(shared, own), bound))
-        trivial += float(bound @ np.abs(objective(b, q, j)))
 
     def coordinate(j: int) -> tuple[float, float, np.ndarray, int, int]:
-        rows, bound = bounds[j]
-        found = solve(rows, bound, objective(b, q, j), dimension=d)
+        rows, bound = own[j]
+        found = solve(stacked(shared, rows), bound, objective(b, q, j), dimension=d)
         return found.lower, found.upper, found.v, found.binding, found.rows
 
     return task_map(coordinate, range(d), name="coordinates"), trivial
+
+
+def _line(
+    x: np.ndarray, b: np.ndarray, q: np.ndarray, c: Constants, box: Support
+) -> tuple[float, float, np.ndarray, int, int]:
+    """The one coordinate of points on a line, in order, and back."""
+    order = np.argsort(x[:, 0], kind="stable")
+    found = solve_line(x[order, 0], (q * b[:, 0])[order], q[order], c, float(box.low[0]), float(box.high[0]))
+    variables = np.empty(2 * len(x))
+    variables[order], variables[len(x) + order] = found.g, found.p
+    return found.lower, found.upper, variables, found.binding, found.rows
 
 
 def _unstack(solutions: list[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
