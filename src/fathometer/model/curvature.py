@@ -175,7 +175,8 @@ class _Chunks:
 
         def of_chunk(index: int) -> Tensor:
             graph = self.graph(index)
-            return torch.stack([space.flatten(graph.product(v)) for v in columns])
+            images = [space.flatten(graph.product(v)) for v in columns]
+            return torch.stack(images) if len(images) > 1 else images[0][None]
 
         with self.problem.replica.running():
             (total,) = reduce_chunks(of_chunk, range(len(self.problem.batches)), what="curvature product")
