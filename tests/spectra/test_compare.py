@@ -44,11 +44,9 @@ class Ensemble:
         return as_operator(self.H0 + self.H1)
 
 
-@pytest.mark.parametrize("unit", [1.0, 7.0])
-@pytest.mark.parametrize("probes", [10, 3])
-@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize(("unit", "scale", "probes"), [(1.0, 1.0, 10), (7.0, 2.0, 10), (7.0, 1.0, 3)])
 def test_a_hessian_of_the_law_is_close_to_the_law_at_any_scale(probes, unit, scale):
-    found = compare(Ensemble(400, 0.3 * unit**2, 0.5, unit), probes=probes, steps=60, scale=scale)
+    found = compare(Ensemble(300, 0.3 * unit**2, 0.5, unit), probes=probes, steps=60, scale=scale)
     exact = probes == 10
     assert (found.kind == "exact") == exact
     row = found.rows[0]
@@ -59,12 +57,13 @@ def test_a_hessian_of_the_law_is_close_to_the_law_at_any_scale(probes, unit, sca
     assert row.ks < (0.02 if exact else 0.09) and row.wasserstein < (0.03 if exact else 0.15) * scale
     assert found.measured_index == pytest.approx(row.index, abs=0.02 if exact else found.error)
     assert found.residual_variance == pytest.approx(row.residual_variance, rel=0.05)
+    assert found.freeness < 0.02 if exact else np.isnan(found.freeness)
     assert row.outliers_above < 1 and row.outliers_below < 1 and len(found.outliers) == 0
     assert found.rows[1].ks > 0.1  # the other law does not fit, and that is seen
 
 
 def test_a_spike_is_counted_as_an_outlier():
-    surface = Ensemble(300, 0.1, 0.5, unit=1.0)
+    surface = Ensemble(150, 0.1, 0.5, unit=1.0)
     surface.H0[0, 0] += 20.0
     found = compare(surface)
     assert found.rows[0].outliers_above == pytest.approx(1.0) and len(found.outliers) == 1
@@ -115,7 +114,7 @@ def test_the_atom_of_a_singular_law_counts_on_both_sides():
 
 
 def test_a_comparison_draws_the_law_in_shares_of_the_same_bins(tmp_path):
-    found = compare(Ensemble(300, 0.3, 0.5, unit=1.0))
+    found = compare(Ensemble(150, 0.3, 0.5, unit=1.0))
     again = fm.load(found.save(tmp_path / "c"))
     bars, first, *_ = again.picture().panels[0].marks
     law = WishartPlusWigner(found.normalized_energy, 0.5)

@@ -11,6 +11,7 @@ what is compared. Distances between distribution functions do not depend on such
 variance that the law gives it?
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from fathometer.spectra.density import (
     fits_dense,
     of_eigenvalues,
 )
+from fathometer.spectra.free_sum import free_sum
 from fathometer.spectra.law import Law
 from fathometer.spectra.laws import (
     MarchenkoPastur,
@@ -52,6 +54,9 @@ class Comparison(Result):
     Attributes:
         density: The measured spectrum of the normalized Hessian.
         gauss_newton: That of the normalized Gauss-Newton part, or None where P is too large to have it.
+        residual: That of the normalized residual part, or None.
+        freeness: Kolmogorov distance of the measured spectrum from the free sum of the two measured
+            parts, or NaN: the error of the assumption that their eigenvectors are independent.
         energy: Half the mean squared residual over all scalar targets.
         aspect_ratio: P over the number of scalar targets.
         scale: Mean eigenvalue of the normalized Gauss-Newton part.
@@ -70,6 +75,8 @@ class Comparison(Result):
 
     density: SpectralDensity
     gauss_newton: SpectralDensity | None
+    residual: SpectralDensity | None
+    freeness: float
     energy: float
     aspect_ratio: float
     scale: float
@@ -159,10 +166,10 @@ def compare(
     limit = min(EXACT_LIMIT, probes * (steps or DEFAULT_STEPS))
     exact = limit >= P and fits_dense(3 * P)
     if exact:
-        measured, gauss_newton, factor, variance = _dense(surface, scale)
+        (measured, gauss_newton, residual), factor, variance = _dense(surface, scale)
     else:
         measured, factor, variance = _sketched(surface, scale, probes, steps, seed)
-        gauss_newton = None
+        gauss_newton = residual = None
     natural = scale * to_paper / factor
     phi, normalized = P / targets, energy * (scale / natural) ** 2
     notes += [
@@ -174,6 +181,10 @@ def compare(
     if gauss_newton is not None:
         gap = ks_distance(gauss_newton, MarchenkoPastur(phi, scale))
         notes.append(f"The Gauss-Newton part alone is {gap:.3f} (Kolmogorov) from Marchenko-Pastur.")
+    freeness = math.nan
+    if gauss_newton is not None and residual is not None:
+        freeness = free_sum(gauss_newton, residual).distance(measured)
+        notes.append(f"The free sum of the two measured parts is {freeness:.3f} (Kolmogorov) from the whole.")
     upper = laws_at(normalized, phi, scale)["wigner"].support()[-1][1]
     nodes = (
         measured.points[0] if measured.kind == "exact" else np.union1d(measured.rules[0, 0], measured.known)
@@ -181,6 +192,8 @@ def compare(
     return Comparison(
         density=measured,
         gauss_newton=gauss_newton,
+        residual=residual,
+        freeness=freeness,
         energy=energy,
         aspect_ratio=phi,
         scale=scale,
@@ -228,18 +241,23 @@ def energy_of(surface: Any) -> tuple[float, int, float, list[str]]:
     return float(0.5 * slopes.square().mean()), slopes.numel(), 1.0, [note]
 
 
-def _dense(surface: Any, scale: float) -> tuple[SpectralDensity, SpectralDensity, float, float]:
-    """Both spectra from matrices in float64, the factor, and the variance of the residual part."""
+def _dense(surface: Any, scale: float) -> tuple[list[SpectralDensity], float, float]:
+    """The three spectra from matrices in float64, the factor, and the variance of the residual part."""
     exact = surface.double()
     H0 = exact.gauss_newton().to_dense()
     H = exact.hessian().to_dense()
     factor = _factor(float(H0.trace()), len(H0), scale)
     variance = float((H - H0).square().sum()) * factor**2 / len(H0)
+    parts = {"Hessian": H, "Gauss-Newton part": H0, "residual part": H - H0}
     spectra = [
-        of_eigenvalues(snapped(torch.linalg.eigvalsh(0.5 * (M + M.T)).numpy() * factor), like=M, name=name)
-        for M, name in ((H, "normalized Hessian"), (H0, "normalized Gauss-Newton part"))
+        of_eigenvalues(
+            snapped(torch.linalg.eigvalsh(0.5 * (M + M.T)).numpy() * factor),
+            like=M,
+            name=f"normalized {name}",
+        )
+        for name, M in parts.items()
     ]
-    return spectra[0], spectra[1], factor, variance
+    return spectra, factor, variance
 
 
 def _sketched(
@@ -264,7 +282,7 @@ def _factor(total: float, P: int, scale: float) -> float:
 
 def snapped(values: np.ndarray) -> np.ndarray:
     """Eigenvalues with those that are zero up to rounding set to zero, where the laws have their atoms."""
-    small = len(values) * np.finfo(float).eps * np.abs(values).max()
+    small = len(values) * np.finfo(float).eps * np.abs(values).max(initial=0.0)
     return np.where(np.abs(values) <= small, 0.0, values)
 
 

@@ -15,6 +15,7 @@ from fathometer.drawing.picture import Axis, Band, Bars, Line, Panel, Picture, P
 if TYPE_CHECKING:
     from fathometer.spectra.compare import Comparison
     from fathometer.spectra.density import SpectralDensity
+    from fathometer.spectra.free_sum import FreeSum
     from fathometer.spectra.law import Law
 
 BINS_PER_DECADE = 12
@@ -102,6 +103,24 @@ def spectrum_beside_laws(
     axis = Axis(label="eigenvalue of the normalized Hessian", scale="signed_log", threshold=threshold)
     panel = Panel(marks=tuple(marks), x=axis, y=_share_axis(density.size))
     return Picture(title=title, caption=caption, panels=(panel,))
+
+
+def free_sum_picture(total: "FreeSum") -> Picture:
+    """Shares of the free sum and of its two parts, on a signed logarithmic axis."""
+    parts = (total.first, total.second)
+    edges, threshold = _bins(np.concatenate([parts[0][0], parts[1][0], total.quantiles(100)]))
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    lines = [Line(x=middle, y=np.diff(total.cdf(edges)), label="free sum")]
+    for (nodes, weights), name in zip(parts, ("first part", "second part"), strict=True):
+        lines.append(Line(x=middle, y=np.histogram(nodes, edges, weights=weights)[0], label=name, dash=True))
+    axis = Axis(label="eigenvalue", scale="signed_log", threshold=threshold)
+    panel = Panel(marks=(*lines, Rule(x=0.0)), x=axis, y=Axis(label="share of the eigenvalues in a bin"))
+    return Picture(
+        title="Free sum of two measured spectra",
+        caption="What the spectrum of the sum would be if the eigenvectors of the parts were independent; "
+        f"share of negative eigenvalues {total.index():.3f}.",
+        panels=(panel,),
+    )
 
 
 def laws_picture(laws: Sequence["Law"], labels: Sequence[str], title: str = "Spectral laws") -> Picture:
