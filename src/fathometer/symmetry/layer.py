@@ -26,6 +26,7 @@ from fathometer.symmetry.action import Action
 from fathometer.symmetry.generators import check_count
 from fathometer.symmetry.kernels import DenseKernel
 from fathometer.symmetry.measure import label_means, orbit_means
+from fathometer.symmetry.planner import plan
 from fathometer.symmetry.tying import Tying, as_tying
 from fathometer.work import generator
 
@@ -38,7 +39,8 @@ class TiedLinear(nn.Module):
         in_channels: Channels of the input; each pair of channels has its own K weights.
         out_channels: Channels of the output.
         bias: Whether to add one bias for each orbit of outputs.
-        kernel: "auto" or the name of a kernel: "dense".
+        kernel: "auto" for the one expected to be cheapest, or "dense", "blocks", "fourier",
+            "im2col". All compute the same function up to rounding.
         balanced: Store ``weight * sqrt(entries in a row)`` instead of the weight.
         seed: Of the initial weights; give each layer of a network its own.
         device: Of the parameters.
@@ -92,7 +94,7 @@ class TiedLinear(nn.Module):
         per_row = self.tying.orbit_sizes / self.tying.sizes[1]
         scale = torch.from_numpy(1 / np.sqrt(np.maximum(per_row, 1))) if balanced else None
         self.register_buffer("scale", scale, persistent=False)
-        self.kernel = _kernel(kernel, self.tying)
+        self.kernel = plan(kernel, self.tying, self.in_channels, self.out_channels)
         self.to(device)
         self.reset_parameters()
 
@@ -134,7 +136,8 @@ class TiedLinear(nn.Module):
                 f"x has shape {tuple(x.shape)}; this layer takes "
                 f"(batch, {self.in_channels}, {self.tying.sizes[0]})."
             )
-        y = self.kernel(self.orbit_weights, x)
+        # transforms and sparse products refuse empty batches
+        y = self.kernel(self.orbit_weights, x) if len(x) else DenseKernel(self.tying)(self.orbit_weights, x)
         bias = self.output_bias
         return y if bias is None else y + bias
 
@@ -241,12 +244,6 @@ def tie(linear: nn.Linear, act: Action | Tying, kernel: str = "auto") -> TiedLin
             means = label_means(column, tying.bias_labels, tying.bias_signs, tying.num_bias_orbits)
             layer.bias.copy_(means[:, 0])
     return layer
-
-
-def _kernel(name: str, tying: Tying) -> nn.Module:
-    if name not in ("auto", "dense"):
-        raise InputError(f'kernel is {name!r}; choose "auto" or "dense".')
-    return DenseKernel(tying)
 
 
 def _padded_labels(labels: np.ndarray, count: int) -> Tensor:

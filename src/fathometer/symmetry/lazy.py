@@ -138,7 +138,7 @@ class LazyTying:
         return parent, "bound" if self.action.draws_uniformly else "estimate"
 
     def _certificate(self, kinds: list[Kind]) -> Estimate:
-        kind = next((k for k in ("estimate", "bound") if k in kinds), "exact")
+        kind: Kind = "estimate" if "estimate" in kinds else "bound" if "bound" in kinds else "exact"
         probability = 0.0 if kind == "exact" else self.draws * 2.0**-QUIET
         how = {
             "exact": "no element but the identity fixes a representative",
