@@ -4,6 +4,7 @@ After Dinh, Pascanu, Bengio & Bengio, Sharp Minima Can Generalize For Deep Nets,
 """
 
 from fathometer.sharpness.audit import AuditTable, audit
+from fathometer.sharpness.bijections import PowerBijection, RadialBijection, Reparametrization
 from fathometer.sharpness.curvature import hessian_frobenius, hessian_norm, hessian_trace
 from fathometer.sharpness.equivalent import Equivalent, flatten, sharpen
 from fathometer.sharpness.invariant import fisher_rao, orbit_trace, relative_norm, relative_trace
@@ -11,15 +12,31 @@ from fathometer.sharpness.landscape import Landscape, landscape
 from fathometer.sharpness.layer_scale import layer_scale
 from fathometer.sharpness.measures import measure
 from fathometer.sharpness.rescalings import Rescalings, rescalings
+from fathometer.sharpness.theorems import (
+    DisjointBoxes,
+    Witness,
+    constant_in_the_ball,
+    disjoint_boxes,
+    many_large_eigenvalues,
+    sharp_norm,
+    steep_gradient,
+)
 from fathometer.sharpness.worst_case import adaptive, epsilon_sharpness, keskar
 
 __all__ = [
     "AuditTable",
+    "DisjointBoxes",
     "Equivalent",
     "Landscape",
+    "PowerBijection",
+    "RadialBijection",
+    "Reparametrization",
     "Rescalings",
+    "Witness",
     "adaptive",
     "audit",
+    "constant_in_the_ball",
+    "disjoint_boxes",
     "epsilon_sharpness",
     "fisher_rao",
     "flatten",
@@ -29,10 +46,13 @@ __all__ = [
     "keskar",
     "landscape",
     "layer_scale",
+    "many_large_eigenvalues",
     "measure",
     "orbit_trace",
     "relative_norm",
     "relative_trace",
     "rescalings",
+    "sharp_norm",
     "sharpen",
+    "steep_gradient",
 ]
