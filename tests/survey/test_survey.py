@@ -84,6 +84,23 @@ def test_the_spectrum_in_the_report_is_that_of_the_dense_hessian(whole):
     assert facts["index, share of negative eigenvalues"] == pytest.approx(negative)
 
 
+def test_a_large_network_is_measured_by_probes_and_says_so(monkeypatch):
+    from fathometer.survey import terrain
+
+    monkeypatch.setattr(terrain, "DENSE", 10)
+    model, loss, data = regression()
+    section = terrain.measure(subject_of(model, loss, data, seed=0, thorough=False))
+    values = torch.linalg.eigvalsh(fm.LossSurface(model, loss, data).hessian().to_dense().double())
+    facts = {fact.label: fact for fact in section.facts}
+    top, share = facts["largest eigenvalue"], facts["index, share of negative eigenvalues"]
+    assert top.kind == "estimate" and abs(top.value - values.max().item()) <= top.error + 1e-5
+    assert share.kind == "estimate"
+    assert (
+        abs(share.value - (values < -1e-3 * values.abs().max()).double().mean().item()) <= share.error + 1e-9
+    )
+    assert "estimated by Lanczos quadrature" in section.notes[0] and "clearly go down" in section.verdict
+
+
 def test_the_rescalings_and_permutations_are_counted(whole):
     facts = {fact.label: fact.value for fact in whole[0]["symmetry"].facts}
     assert facts["rescalings that keep the function"] == 5  # one for each hidden rectifier

@@ -34,7 +34,8 @@ def measure(subject: Subject) -> Section:
         top = subject.attempt("the largest eigenvalue", lambda: eigenpairs(operator, 1, seed=subject.seed))
     subject.progress(2, 3, "theory")
     comparison = subject.attempt(
-        "the comparison with random matrix theory", lambda: spectra.compare(surface, seed=subject.seed)
+        "the comparison with random matrix theory",
+        lambda: spectra.compare(surface, probes=_effort(subject)[0], seed=subject.seed),
     )
     facts = [*_extremes(density, top), *_index_facts(index), *_theory_facts(comparison)]
     pictures = [result.picture() for result in (density, comparison) if result is not None]
@@ -64,15 +65,22 @@ def _how(dense: bool, size: int) -> str:
 def _density(operator: Any, subject: Subject, dense: bool) -> Any:
     if dense:
         return spectra.density(operator, method="exact")
-    probes, steps = (20, 160) if subject.thorough else (6, 80)
-    return spectra.density(operator, probes, steps, subject.seed)
+    probes, steps = _effort(subject)
+    return spectra.density(operator, probes, steps, subject.seed, method="lanczos")
 
 
 def _index(operator: Any, subject: Subject, dense: bool) -> Any:
     if dense:
         return spectra.index(operator, method="exact")
     # eigenvalues near zero decide the index and are what probes see worst: count those that matter
-    return spectra.index(operator, 1e-3, probes=6, steps=80, seed=subject.seed)
+    probes, steps = _effort(subject)
+    return spectra.index(operator, 1e-3, probes=probes, steps=steps, seed=subject.seed, method="lanczos")
+
+
+def _effort(subject: Subject) -> tuple[int, int]:
+    """Probes and steps of the quadrature."""
+    probes, steps = (20, 160) if subject.thorough else (6, 80)
+    return probes, min(steps, subject.surface.size)
 
 
 def _extremes(density: Any, top: Any) -> list[Fact]:
