@@ -14,6 +14,6 @@ class Progress(Protocol):
     ``total`` is 0 where the amount of work is not known beforehand.
     """
 
-    def __call__(self, done: int, total: int, what: str) -> object: ...
-
-
+    def __call__(self, done: int, total: int, what: str) -> object:
+        """Report that ``done`` of ``total`` are finished, and what is under way."""
+        ...
