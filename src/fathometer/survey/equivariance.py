@@ -170,7 +170,10 @@ def _verdict(group: sharpness.Rescalings | None, readings: list[Reading]) -> str
                 f"distance {number(best.defect, 3)} where shuffled weights have {number(best.chance, 3)}"
             )
         else:
-            parts.append("no layer is closer to a symmetry of the library than shuffled weights are")
+            parts.append(
+                "no layer is clearly closer to a symmetry of the library than its shuffled weights are "
+                f"({best.lead:.1f} standard deviations at the most)"
+            )
     if not parts:
         return "No symmetry could be measured."
     text = "; ".join(parts)
