@@ -146,7 +146,7 @@ def graph_discrepancy(
     box = read_support(support, sample.points)
     w = read_weights(weights, sample.size)
     first, group, merged = merge_duplicates(sample.points, w)
-    x, b = sample.points[first], _mean_scores(sample.scores, w, group, merged)
+    x, b = sample.points[first], mean_scores(sample.scores, w, group, merged)
     edges = _edges(x, graph, c)
     parts, trivial = _coordinates(x, b, merged, edges, c, box)
     per_coordinate = np.array([part[0] for part in parts])
@@ -196,7 +196,7 @@ def read_constants(constants: Sequence[float]) -> Constants:
     return numbers[0], numbers[1], numbers[2]
 
 
-def _mean_scores(b: np.ndarray, w: np.ndarray, group: np.ndarray, merged: np.ndarray) -> np.ndarray:
+def mean_scores(b: np.ndarray, w: np.ndarray, group: np.ndarray, merged: np.ndarray) -> np.ndarray:
     """The score of every group of equal points: the weighted mean of theirs."""
     total = np.stack(
         [np.bincount(group, weights=w * column, minlength=len(merged)) for column in b.T], axis=1

@@ -8,6 +8,8 @@ from fathometer.drawing.picture import Axis, Bars, Line, Panel, Picture, Points,
 
 if TYPE_CHECKING:
     from fathometer.stein.chains import Chain
+    from fathometer.stein.classical import ClassicalSteinDiscrepancy
+    from fathometer.stein.fit import TestResult
     from fathometer.stein.graph import GraphSteinDiscrepancy
     from fathometer.stein.ksd import KernelSteinDiscrepancy
 
@@ -126,4 +128,46 @@ def chain_picture(chain: "Chain") -> Picture:
         title=chain.sampler or "Chain",
         caption=f"Acceptance {chain.acceptance:.3g}; {len(shown)} of {len(points)} chains are shown.",
         panels=tuple(panels),
+    )
+
+
+def classical_picture(result: "ClassicalSteinDiscrepancy") -> Picture:
+    """The optimal function and what the operator makes of it."""
+    order = np.argsort(result.points[:, 0], kind="stable")
+    at = result.points[order, 0]
+    curves = (("optimal function g(x)", "g", result.function), ("witness h(x)", "h = T g", result.witness))
+    return Picture(
+        title="Classical Stein discrepancy",
+        caption=f"Value {result.value:.3g}. The witness is positive where the sample has too much mass.",
+        panels=tuple(
+            Panel(
+                marks=(Line(x=at, y=values[order], label=name), Rule(y=0.0)),
+                x=Axis(label="x"),
+                y=Axis(label=label),
+            )
+            for label, name, values in curves
+        ),
+    )
+
+
+def fit_picture(result: "TestResult") -> Picture:
+    """The imitated null law as a histogram, and the statistic."""
+    heights, edges = np.histogram(result.replicates, bins=min(40, max(5, len(result.replicates) // 20)))
+    return Picture(
+        title="Test of fit",
+        caption=(
+            f"{result.method}. Bars: the statistic under the null hypothesis; the line is the sample's own, "
+            f"p = {result.p_value:.3g}."
+        ),
+        panels=(
+            Panel(
+                marks=(
+                    Bars(edges=edges, heights=heights, label="null law"),
+                    Rule(x=result.statistic, label="sample"),
+                ),
+                x=Axis(label="statistic"),
+                y=Axis(label="replicates"),
+            ),
+        ),
+        columns=1,
     )
