@@ -237,3 +237,33 @@ def test_a_product_that_is_not_finite_is_refused_by_name(measure, n):
     A = LinearOperator(shape=(n, n), product=lambda V: V * math.inf, dtype=torch.float64, name="bad")
     with pytest.raises(InputError, match="bad is not finite"):
         measure(A)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-25, 1e25, 1e200])
+def test_a_norm_whose_square_leaves_the_range_is_found(size):
+    dtype = torch.float64 if size in (1e-300, 1e200) else torch.float32
+    M = MATRICES["inverse"].to(dtype)
+    rectangle = M[:, :550]
+    for B in (M, rectangle):
+        A = by_products(B * size)
+        estimate = frobenius_norm(A, tolerance=0.05)
+        true = size * torch.linalg.matrix_norm(B.double()).item()
+        assert abs(estimate.value - true) <= 5 * estimate.error
+        assert 0 < estimate.error <= 0.05 * estimate.value
+
+
+@pytest.mark.parametrize("measure", [trace, frobenius_norm, diagonal])
+def test_what_single_precision_hides_is_in_the_error(measure):
+    # the tail drowns in the rounding errors of the sketch, and is a large part of trace and diagonal
+    M = rotated(np.concatenate([[1.0, 0.9, 0.8], np.full(797, 3e-4)])).float()
+    true = {
+        trace: M.double().trace(),
+        frobenius_norm: torch.linalg.matrix_norm(M.double()),
+        diagonal: M.double().diagonal(),
+    }[measure]
+    for seed in range(5):
+        found = measure(by_products(M), tolerance=1e-7, seed=seed, max_products=790)
+        assert found.kind == "estimate"
+        gap = torch.linalg.vector_norm(torch.atleast_1d(torch.as_tensor(found.value).double() - true))
+        error = torch.linalg.vector_norm(torch.atleast_1d(torch.as_tensor(found.error).double()))
+        assert gap <= 3 * error

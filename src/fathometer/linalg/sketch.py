@@ -51,19 +51,42 @@ class Sketch:
 
     @property
     def saturated(self) -> bool:
-        """Whether the images are linearly dependent: then Q holds the whole range of A."""
-        d = self.R.diagonal().abs()
-        eps = torch.finfo(self.Q.dtype).eps
-        return bool(d.min() <= 10 * eps * len(d) * torch.linalg.matrix_norm(self.R))
+        """Whether the images are linearly dependent up to rounding: then Q holds the range of A."""
+        return bool(self._noise.any())
+
+    @property
+    def outside(self) -> float:
+        """Where it is saturated, about the Frobenius norm of what A keeps outside of the basis.
+
+        A random column leaves that length outside, on the average; rounding hides no more than
+        the longest direction that passed for noise.
+        """
+        noise = self._noise
+        return self.R.diagonal().abs()[noise].max().item() if noise.any() else math.inf
 
     @property
     def rounding(self) -> float:
-        """Size of the rounding errors in a trace over the basis."""
-        eps = torch.finfo(self.Q.dtype).eps
-        return eps * math.sqrt(self.Q.shape[0]) * torch.linalg.matrix_norm(self.R).item()
+        """Size of the rounding errors in a trace: that of a product, over all rows.
+
+        A random column is as long as the Frobenius norm, on the average over the columns.
+        """
+        rows, columns = self.Q.shape
+        return torch.finfo(self.Q.dtype).eps * math.sqrt(rows / columns) * self._norm
+
+    @property
+    def _noise(self) -> Tensor:
+        """Which columns are noise (n,): shorter than the rounding errors of the others."""
+        eps, lengths = torch.finfo(self.Q.dtype).eps, self.R.diagonal().abs()
+        return lengths <= 10 * eps * len(lengths) * self._norm
+
+    @property
+    def _norm(self) -> float:
+        largest = self.R.abs().max().item()  # the squares of tiny or huge entries leave the range
+        return largest * torch.linalg.matrix_norm(self.R / largest).item() if largest else 0.0
 
     def leave_one_out(self) -> Tensor:
         """The directions s_i (n, n): column i of the sketch adds Q s_i to the basis of the others."""
         identity = torch.eye(len(self.R), dtype=torch.float64)
-        S = torch.linalg.solve_triangular(self.R.T, identity, upper=False)
+        R = self.R / self.R.abs().max()  # the lengths below are squared on the way
+        S = torch.linalg.solve_triangular(R.T, identity, upper=False)
         return S / torch.linalg.vector_norm(S, dim=0)

@@ -124,10 +124,11 @@ def frobenius_norm(A: Any, tolerance: float = 0.01, seed: int = 0, *, max_produc
     if _is_small(A):
         return _exact(float(torch.linalg.matrix_norm(product.written_down().double())), product)
     sample, unit = (_squared_norm, 2) if A.symmetric else (_plain_squared_norm, 1)
-    limit = min(max_products, unit * A.shape[0])
-    square, error = _sample(sample(product, seed), product, unit, limit, 2 * tolerance, 0.0)
+    limit, scale = min(max_products, unit * A.shape[0]), _Scale()
+    square, error = _sample(sample(product, seed, scale), product, unit, limit, 2 * tolerance, 0.0)
     norm = math.sqrt(max(square, 0.0))
-    spread = error / (2 * norm) if norm else math.sqrt(error)
+    spread = scale.size * (error / (2 * norm) if norm else math.sqrt(error))
+    norm *= scale.size
     method = "leave-one-out" if A.symmetric else "hutchinson"
     return Estimate(value=norm, kind="estimate", error=spread, method=method, cost=product.spent)
 
@@ -263,11 +264,27 @@ def _hutchinson(product: Counted, seed: int) -> Round:
     return take
 
 
-def _plain_squared_norm(product: Counted, seed: int) -> Round:
+class _Scale:
+    """A power of two by which images are divided before they are squared.
+
+    Squares of numbers like 1e-25 are zero in float32, and those of 1e25 infinite.
+    """
+
+    size = 0.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if not self.size:
+            largest = images.abs().max().item()
+            self.size = 2.0 ** round(math.log2(largest)) if largest else 1.0
+            self.size = 1.0 if 1e-8 < self.size < 1e8 else self.size
+        return images if self.size == 1.0 else images / self.size
+
+
+def _plain_squared_norm(product: Counted, seed: int, scale: _Scale) -> Round:
     random, samples = generator(seed, "frobenius"), []
 
     def take(columns: int) -> tuple[float, float]:
-        image = product(normal(product.operator, columns, random))
+        image = scale(product(normal(product.operator, columns, random)))
         samples.append(_column_products(image, image))
         return _mean(torch.cat(samples))
 
@@ -285,7 +302,7 @@ def _hutchpp(product: Counted, seed: int) -> Round:
         seen.append((G, product(G)))
         inside = _column_products(sketch.Q, sketch.Z).sum().item()
         if sketch.saturated:
-            return inside, sketch.rounding
+            return inside, _missing(sketch)
         rest = []
         for G, AG in seen:
             C = sketch.Q.T @ G
@@ -305,7 +322,7 @@ def _xtrace(product: Counted, seed: int) -> Round:
         sketch.add(normal(product.operator, columns, random))
         inside = _column_products(sketch.Q, sketch.Z).sum().item()
         if sketch.saturated:
-            return inside, sketch.rounding
+            return inside, _missing(sketch)
         S, X, lengths = _left_out(sketch)
         H = (sketch.Q.T @ sketch.Z).cpu().double()
         W = (sketch.Q.T @ sketch.O).cpu().double()
@@ -313,28 +330,39 @@ def _xtrace(product: Counted, seed: int) -> Round:
         # mu' A mu with mu = o - Q x: o' A o, o' A Q x, x' Q' A o and x' H x
         form = (W * sketch.R).sum(0) - (T * X).sum(0) - (X * sketch.R).sum(0) + (X * (H @ X)).sum(0)
         free = product.operator.shape[0] - len(S) + 1
-        return _leave_one_out_mean(inside - (S * (H @ S)).sum(0) + free * form / lengths, rounds)
+        samples = inside - (S * (H @ S)).sum(0) + free * form / lengths
+        mean, error = _leave_one_out_mean(samples, rounds)
+        return mean, math.hypot(error, sketch.rounding)
 
     return take
 
 
-def _squared_norm(product: Counted, seed: int) -> Round:
+def _squared_norm(product: Counted, seed: int, scale: _Scale) -> Round:
     random, sketch = generator(seed, "frobenius"), Sketch(product)
     rounds: list[float] = []
 
     def take(columns: int) -> tuple[float, float]:
         sketch.add(normal(product.operator, columns, random))
-        G = (sketch.Z.T @ sketch.Z).cpu().double()
+        Z = scale(sketch.Z)
+        G, R = (Z.T @ Z).cpu().double(), sketch.R / scale.size
         if sketch.saturated:
-            return G.trace().item(), sketch.rounding**2
+            square = G.trace().item()
+            rounding, outside = sketch.rounding / scale.size, sketch.outside / scale.size
+            return square, 2 * math.sqrt(square) * rounding + outside**2
         S, X, lengths = _left_out(sketch)
-        cross = (sketch.Z.T @ sketch.Q).cpu().double() @ sketch.R  # Z' A O
+        cross = (Z.T @ sketch.Q).cpu().double() @ R  # Z' A O
         # |A mu|^2 with A mu = Y - Z x
-        form = sketch.R.square().sum(0) - 2 * (X * cross).sum(0) + (X * (G @ X)).sum(0)
+        form = R.square().sum(0) - 2 * (X * cross).sum(0) + (X * (G @ X)).sum(0)
         free = product.operator.shape[0] - len(S) + 1
         return _leave_one_out_mean(G.trace() - (S * (G @ S)).sum(0) + free * form / lengths, rounds)
 
     return take
+
+
+def _missing(sketch: Sketch) -> float:
+    """Error of a trace over a saturated basis: a trace is at most the norm times the root of the size."""
+    free = sketch.Q.shape[0] - sketch.Q.shape[1]
+    return math.hypot(sketch.rounding, math.sqrt(max(free, 0)) * sketch.outside)
 
 
 def _left_out(sketch: Sketch) -> tuple[Tensor, Tensor, Tensor]:
@@ -349,7 +377,8 @@ def _left_out(sketch: Sketch) -> tuple[Tensor, Tensor, Tensor]:
 def _xdiag(sketch: Sketch) -> tuple[Tensor, Tensor]:
     inside = (sketch.Q * sketch.Z).sum(1)
     if sketch.saturated:
-        return inside, torch.full_like(inside, sketch.rounding / math.sqrt(len(inside)))
+        size = math.hypot(sketch.rounding, sketch.outside)
+        return inside, torch.full_like(inside, size / math.sqrt(len(inside)))
     S = sketch.leave_one_out()
     QS, ZS = sketch.Q @ S.to(sketch.Q), sketch.Z @ S.to(sketch.Q)
     # (I - Q_i Q_i') A o_i = Q s_i (s_i' R e_i)
