@@ -241,3 +241,46 @@ def test_a_basis_that_does_not_fit_is_forecast():
     A = with_spectrum(bulk(5000))
     with fm.budget(5000 * 8 * 20), pytest.raises(BudgetError, match="10 eigenpairs of built need"):
         eigenpairs(A, 10)
+
+
+def test_where_the_search_costs_more_than_the_whole_matrix_the_matrix_is_taken():
+    # eigenvalues that no Krylov space of P products tells apart
+    values = 10 ** (-6 * torch.rand(600, generator=torch.Generator().manual_seed(2)).double())
+    A = with_spectrum(values)
+    pairs = eigenpairs(A, 3, "smallest")
+    assert pairs.converged.all()
+    assert pairs.kind == "exact"
+    assert pairs.products <= 2 * 600 + 70
+    torch.testing.assert_close(pairs.values, wanted(values, 3, "smallest"), rtol=1e-8, atol=0)
+    assert eigenpairs(A, 3, "smallest", max_products=600).kind == "estimate"
+    with fm.budget(100 * 600 * 8):  # no room for the matrix
+        assert eigenpairs(A, 3, "smallest").kind == "estimate"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+@pytest.mark.parametrize("values", [[3.0], [-2.0], [0.0], [1.0, -1.0], [2.0, 2.0, 2.0], [0.0, 0.0]])
+def test_the_smallest_operators_have_eigenpairs(values, which, dtype):
+    A = with_spectrum(values, dtype)
+    for k in range(1, len(values) + 1):
+        pairs = eigenpairs(A, k, which)
+        assert pairs.converged.all()
+        true = wanted(torch.tensor(values), k, which).abs()
+        torch.testing.assert_close(pairs.values.double().abs(), true, atol=1e-6, rtol=0)
+        torch.testing.assert_close(pairs.vectors.T @ pairs.vectors, torch.eye(k, dtype=dtype))
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e150])
+def test_the_scale_of_an_operator_does_not_matter(size):
+    values = outliers(5, 5, 3, -2, n=700)
+    pairs = eigenpairs(with_spectrum(size * values), 4, "magnitude")
+    assert pairs.converged.all()
+    torch.testing.assert_close(pairs.values / size, torch.tensor([5, 5, 3, -2.0]).double(), atol=1e-6, rtol=0)
+
+
+def test_all_but_one_eigenvalue_the_same():
+    values = torch.ones(700, dtype=torch.float64)
+    values[0] = 2.0
+    A = with_spectrum(values)
+    torch.testing.assert_close(eigenpairs(A, 20).values, values[:20], atol=1e-8, rtol=0)
+    torch.testing.assert_close(eigenpairs(A, 3, "smallest").values, values[1:4], atol=1e-8, rtol=0)

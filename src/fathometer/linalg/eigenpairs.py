@@ -107,8 +107,9 @@ def eigenpairs(
     A pair counts as converged when its residual is at most ``tolerance * |value|``; for
     values far below the norm of A, where rounding forbids that, at most
     ``tolerance * sqrt(eps)`` or ``10 * eps`` times the norm. Small operators are written
-    down and diagonalized. Running out of products is no error: the flags and the residuals say
-    which pairs to trust, and how far.
+    down and diagonalized, and so are those of up to 2,048 rows whose search needs more products
+    than that would (if ``max_products`` is left open). Running out of products is no error: the
+    flags and the residuals say which pairs to trust, and how far.
 
     Args:
         A: Symmetric `LinearOperator` (P, P) or a plain symmetric matrix.
@@ -120,7 +121,7 @@ def eigenpairs(
         check: Look for missed eigenvalues with a random vector, about five products more
             where the wanted ones stand apart from the rest.
         max_products: Stop the search there (the residuals cost k more); default 1000 or
-            40 k, whichever is more.
+            40 k, whichever is more, but no more than the P of an operator that can be written down.
         block: Random start vectors; more find multiple eigenvalues sooner.
 
     Raises:
@@ -137,24 +138,23 @@ def eigenpairs(
     _check(A, k, which, tolerance, block, max_products)
     near = _start(A, start)
     product = Counted(A)
-    if A.shape[0] <= (DENSE_LIMIT if A.dense is None else DENSE_MATRIX_LIMIT) or 3 * k > A.shape[0]:
-        vectors, norm, beyond = _dense(product, k, which)
-        kind: Kind = "exact"
-    else:
+    size = A.shape[0]
+    whole = size <= (DENSE_LIMIT if A.dense is None else DENSE_MATRIX_LIMIT) or 3 * k > size
+    fields: dict[str, Any] = {}
+    if not whole:
         limit = max(1000, 40 * k) if max_products is None else max_products
-        search = _Search(product, k, which, tolerance, seed, block, limit, check)
-        vectors, norm, beyond = search.run(near)
-        kind = "estimate"
-    values, vectors, residuals = _measured(product, vectors, which)
-    fields = {
-        "values": values,
-        "vectors": vectors,
-        "residuals": residuals,
-        "converged": residuals <= _threshold(A, values, norm, tolerance),
-    }
+        # where the whole matrix costs no more than the search, it is the way out
+        fallback = max_products is None and size <= DENSE_MATRIX_LIMIT and 24 * size**2 <= allowance()
+        limit = min(limit, size) if fallback else limit
+        found = _Search(product, k, which, tolerance, seed, block, limit, check).run(near)
+        fields = _measured(product, found, which, tolerance)
+        done = bool(fields["converged"].all()) and (math.isfinite(fields["complete_beyond"]) or not check)
+        whole = fallback and not done
+    if whole:
+        fields = _measured(product, _dense(product, k, which), which, tolerance)
     if given_numpy:
-        fields = {name: value.cpu().numpy() for name, value in fields.items()}
-    return Eigenpairs(**fields, products=product.spent, which=which, kind=kind, complete_beyond=beyond)
+        fields |= {name: value.cpu().numpy() for name, value in fields.items() if isinstance(value, Tensor)}
+    return Eigenpairs(**fields, products=product.spent, which=which, kind="exact" if whole else "estimate")
 
 
 def _check(
@@ -213,13 +213,23 @@ def _dense(product: Counted, k: int, which: str) -> tuple[Tensor, float, float]:
     return vectors[:, order].to(A.dtype), values.abs().max().item(), values[order[-1]].item()
 
 
-def _measured(product: Counted, vectors: Tensor, which: str) -> tuple[Tensor, Tensor, Tensor]:
+def _measured(
+    product: Counted, found: tuple[Tensor, float, float], which: str, tolerance: float
+) -> dict[str, Any]:
     """Rayleigh quotients, vectors and residuals from a fresh product, in the order promised."""
+    vectors, norm, beyond = found
     image = product(vectors)
     values = (vectors * image).sum(0) / vectors.square().sum(0)
     residuals = torch.linalg.vector_norm(image - vectors * values, dim=0)
     order = _key(values, which).argsort(descending=True, stable=True)
-    return values[order], vectors[:, order], residuals[order]
+    values, residuals = values[order], residuals[order]
+    return {
+        "values": values,
+        "vectors": vectors[:, order],
+        "residuals": residuals,
+        "converged": residuals <= _threshold(product.operator, values, norm, tolerance),
+        "complete_beyond": beyond,
+    }
 
 
 class _Search:
