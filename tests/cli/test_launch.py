@@ -68,6 +68,25 @@ def test_two_processes_print_the_bits_of_one_once(folder, capsys, monkeypatch):
     assert json.loads(launched.stdout) == alone
 
 
+def test_two_processes_survey_as_one_and_leave_one_run_folder(folder, monkeypatch):
+    import fathometer as fm
+    from fathometer.cli.models import load_model
+
+    problem = ["net.py:make", "--data", "d.npz", "--loss", "cross_entropy", "--instrument", "symmetry"]
+    launched = fathometer(
+        folder, "launch", "-n", 2, "survey", *problem, "--run-dir", "two", "--json", "--out", "two.html"
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert (folder / "two.html").read_text().startswith("<!doctype html>")
+    assert "survey.jsonl" in [path.name for path in (folder / "two").iterdir()]
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with np.load(folder / "d.npz") as data:
+        model = load_model(f"{folder}/net.py:make", None)
+        alone = fm.survey(model, "cross_entropy", (data["x"], data["y"]), out=None, instruments=["symmetry"])
+    both = json.loads(launched.stdout)["survey"]
+    assert [s["verdict"] for s in both["sections"]] == [s.verdict for s in alone.sections]
+
+
 @pytest.mark.parametrize(
     ("factory", "processes", "code", "message"),
     [

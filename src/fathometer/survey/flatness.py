@@ -6,7 +6,7 @@ from fathometer import sharpness
 from fathometer.drawing.texts import number
 from fathometer.results import Table
 from fathometer.survey.subject import Subject
-from fathometer.survey.vocabulary import Fact, Section, records
+from fathometer.survey.vocabulary import Fact, Section, Skipped, records
 
 FACTOR = 1e6
 
@@ -16,6 +16,9 @@ def measure(subject: Subject) -> Section:
     surface, seed = subject.surface, subject.seed
     subject.progress(0, 4, "measures")
     table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface))
+    for note in () if table is None else table.notes:
+        what, _, reason = note.partition(" was not measured: ")
+        subject.skipped.append(Skipped(what=what, reason=reason))
     subject.progress(1, 4, "a sharper network with the same outputs")
     sharper = subject.attempt(
         "an equivalent sharper network", lambda: sharpness.sharpen(surface, factor=FACTOR, seed=seed)
@@ -38,7 +41,7 @@ def measure(subject: Subject) -> Section:
         verdict=_verdict(table, sharper, flatter),
         facts=tuple(facts),
         pictures=records(pictures),
-        tables=() if table is None else (Table(title=table.title, rows=table.rows, notes=table.notes),),
+        tables=() if table is None else (Table(title=table.title, rows=table.rows),),
     )
 
 
@@ -68,7 +71,7 @@ def _verdict(table: Any, sharper: Any, flatter: Any) -> str:
     if sharper is not None:
         parts.append(
             f"the largest curvature is {number(float(sharper.before.value), 3)}, but a network with the same "
-            f"outputs (to {sharper.output_error:.0e}) has {number(sharper.value, 3)} times as much"
+            f"outputs (to {number(sharper.output_error, 1)}) has {number(sharper.value, 3)} times as much"
         )
     if flatter is not None:
         ratio = float(flatter.before.value) / float(flatter.after.value)

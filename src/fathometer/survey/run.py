@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fathometer import __version__
 from fathometer.errors import FathometerError, InputError
@@ -23,8 +23,9 @@ from fathometer.survey.report import build_report
 from fathometer.survey.subject import Subject, subject_of
 from fathometer.survey.vocabulary import Section, Skipped
 from fathometer.types import Kind, Progress
-from fathometer.work import Ledger, check_seed, environment, phase, silent
+from fathometer.work import Ledger, check_seed, environment, exchange, phase, rank, silent
 
+T = TypeVar("T")
 Measure = Callable[[Subject], Section]
 
 # instrument (None: always), what is told while it runs, share of the time, how it is measured
@@ -144,9 +145,9 @@ def survey(
         "thorough": thorough,
         "sha256": subject.fingerprint,
     }
-    ledger = None if run_dir is None else Ledger(Path(run_dir) / "survey.jsonl", key=_key(manifest))
+    ledger = _opened(run_dir, _key(manifest))
     try:
-        sections, skipped = _measured(subject, chosen, ledger, report)
+        sections, skipped = _measured(subject, chosen, ledger, run_dir is not None, report)
     finally:
         if ledger is not None:
             ledger.close()
@@ -165,7 +166,7 @@ def survey(
         path="" if out is None else str(out),
     )
     if out is not None:
-        write_atomic(out, result.report())
+        _in_the_first_process(lambda: write_atomic(out, result.report()))
     report(1000, 1000, "done")
     return result
 
@@ -184,8 +185,27 @@ def _key(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
+def _in_the_first_process(act: Callable[[], T]) -> T | None:
+    """What touches files is done once; the other processes wait, and stop if it fails."""
+    value, failure = None, None
+    if rank() == 0:
+        try:
+            value = act()
+        except (FathometerError, OSError) as cause:
+            failure = cause
+    exchange(None, failure)
+    return value
+
+
+def _opened(run_dir: str | Path | None, key: str) -> Ledger | None:
+    """The ledger of the run, in the first process only: the others learn from it what it holds."""
+    if run_dir is None:
+        return None
+    return _in_the_first_process(lambda: Ledger(Path(run_dir) / "survey.jsonl", key=key))
+
+
 def _measured(
-    subject: Subject, chosen: tuple[str, ...], ledger: Ledger | None, report: Progress
+    subject: Subject, chosen: tuple[str, ...], ledger: Ledger | None, kept: bool, report: Progress
 ) -> tuple[tuple[Section, ...], tuple[Skipped, ...]]:
     plan = [step for step in _PLAN if step[0] is None or step[0] in chosen]
     whole = sum(share for _, _, share, _ in plan)
@@ -194,9 +214,10 @@ def _measured(
     skipped: list[Skipped] = []
     for _, what, share, measure in plan:
         report(round(1000 * done / whole), 1000, what)
-        if ledger is not None and what in ledger:
-            found = ledger[what]
-        else:
+        found = ledger[what] if ledger is not None and what in ledger else None
+        if kept:
+            found = exchange(found)[0]
+        if found is None:
             subject.progress = phase(report, done / whole, (done + share) / whole, what)
             found = _section(subject, what, measure)
             if ledger is not None:

@@ -166,13 +166,13 @@ def _verdict(rungs: list[Rung], best: Rung) -> str:
     widest = max(rungs, key=lambda rung: rung.ess)
     ratio = best.discrepancy / best.yardstick if best.yardstick else math.inf
     text = (
-        f"Of {len(rungs)} step sizes {number(best.step, 2)} comes closest to the posterior, with a "
+        f"Of {len(rungs)} step sizes, {number(best.step, 2)} comes closest to the posterior, with a "
         f"discrepancy {number(ratio, 3)} times that of a perfect sample"
     )
     if widest.step != best.step:
         gap = widest.discrepancy / best.discrepancy
         return (
-            f"{text}; effective sample size would choose {number(widest.step, 2)}, whose draws are "
+            f"{text}; effective sample size would choose a step of {number(widest.step, 2)}, whose draws are "
             f"{number(gap, 3)} times farther away."
         )
     return f"{text}; effective sample size agrees."
