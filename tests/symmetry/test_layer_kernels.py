@@ -57,6 +57,21 @@ def test_kernels_agree_with_the_dense_one_in_value_and_derivative(name, kernel):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kernel", ["dense", "fourier", "blocks", "im2col"])
+def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(kernel):
+    layer = TiedLinear(A.cyclic(6), 2, 3, kernel=kernel, dtype=torch.float64, bias=False)
+    matrix = layer.matrix()
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(4, 2, 6, dtype=torch.float64, generator=g)
+    t = torch.randn(5, 4, 2, 6, dtype=torch.float64, generator=g)
+    push = lambda v: torch.func.jvp(layer, (x,), (v,))[1]  # noqa: E731 - a formula with a name
+    expected = (t.flatten(2) @ matrix.T).reshape(5, 4, 3, 6)
+    torch.testing.assert_close(push(t[0]), expected[0])
+    torch.testing.assert_close(torch.func.vmap(push)(t), expected)
+    jacobian = torch.func.jacrev(lambda v: layer(v[None])[0])(x[0])
+    torch.testing.assert_close(jacobian.reshape(18, 12), matrix)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kernel", ["fourier", "blocks", "im2col"])
 def test_kernels_take_low_precision(kernel, dtype):

@@ -16,6 +16,7 @@ from fathometer.symmetry.measure import defect, project
 from fathometer.symmetry.meter import candidates, meter
 from fathometer.symmetry.network import NetworkAutomorphisms, network_automorphisms
 from fathometer.symmetry.refinement import graph_automorphisms
+from fathometer.symmetry.spoken import named_action
 from fathometer.symmetry.tying import Tying
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "discover_from_data",
     "graph_automorphisms",
     "meter",
+    "named_action",
     "network_automorphisms",
     "project",
     "tie",

@@ -15,6 +15,7 @@ Where the answer is no, a repair is proposed and proved: a hidden set on which t
 acts regularly, or pairs or triples of the inputs.
 """
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -106,13 +107,7 @@ def automorphisms_of(tying: Tying, *, repair: bool = True) -> Automorphisms:
     found = _searched(tying, action)
     if found.unique or not repair:
         return found
-    if _is_set_layer(tying, action):
-        warnings.warn(
-            f"{action.name} is 2-transitive: its dense design is that of all permutations, a set layer "
-            "with two weights. A hidden set on which the group acts regularly keeps it apart (see repair).",
-            TheoryWarning,
-            stacklevel=3,
-        )
+    _warn_of_collapse(tying, action)
     return _with_repair(found, action)
 
 
@@ -246,10 +241,32 @@ def _doubled(tying: Tying) -> np.ndarray:
     return doubled
 
 
+def warn_if_collapsed(tying: Tying) -> None:
+    """Warn where a 2-transitive action other than the symmetric group gives a set layer."""
+    action = tying.action
+    if (
+        action is not None
+        and _is_set_layer(tying, action)
+        and action.order != math.factorial(action.sizes[0])
+    ):
+        _warn_of_collapse(tying, action)
+
+
+def _warn_of_collapse(tying: Tying, action: Action) -> None:
+    if _is_set_layer(tying, action):
+        warnings.warn(
+            f"{action.name} is 2-transitive: its dense design is that of all permutations, a set layer "
+            "with two weights. A hidden set on which the group acts regularly keeps it apart "
+            "(see automorphisms().repair).",
+            TheoryWarning,
+            stacklevel=4,
+        )
+
+
 def _is_set_layer(tying: Tying, action: Action) -> bool:
-    n, m = action.sizes
-    same = n == m and all(np.array_equal(a, b) for a, b in action.generators)
-    return same and n > 2 and tying.design == "dense" and tying.num_orbits == 2
+    n = action.sizes[0]
+    unsigned = action.signs is None and tying.design == "dense"
+    return unsigned and n > 2 and tying.num_orbits == 2 and action.acts_alike
 
 
 def _with_repair(found: Automorphisms, action: Action) -> Automorphisms:

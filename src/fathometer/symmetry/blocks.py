@@ -201,19 +201,36 @@ class SparseSum(nn.Module):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """A 0/1 matrix times a block of columns; its derivative is its transpose, to any order."""
+    """A 0/1 matrix times a block of columns: linear, so it is its own forward derivative.
+
+    Its backward derivative is the transpose, to any order; a batch of blocks is a wider block.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Any, back: Any) -> Tensor:
-        ctx.there, ctx.back = there, back
+    def forward(x: Tensor, there: Any, back: Any) -> Tensor:
         starts, columns, shape = there
         ones = torch.ones(len(columns), dtype=x.dtype, device=x.device)
         matrix = torch.sparse_csr_tensor(starts, columns, ones, shape, check_invariants=False)
         return matrix @ x
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _, ctx.there, ctx.back = inputs
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         return _SparseProduct.apply(gradients[0].contiguous(), ctx.back, ctx.there), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _SparseProduct.apply(tangents[0], ctx.there, ctx.back)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        x, there, back = arguments
+        wide = x.movedim(in_dims[0], 1)
+        y: Any = _SparseProduct.apply(wide.reshape(len(wide), -1), there, back)
+        return y.reshape(len(y), *wide.shape[1:]), 1
 
 
 def _coarse_terms(tying: Tying, action: Action) -> list[Term]:

@@ -7,7 +7,7 @@ A kernel is a module without parameters: ``kernel(weight, x)`` maps orbit weight
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 
 from fathometer.symmetry.tying import Tying
 
@@ -26,26 +26,35 @@ class DenseKernel(nn.Module):
     def __init__(self, tying: Tying) -> None:
         super().__init__()
         self.sizes = tying.sizes
-        labels = torch.from_numpy(tying.labels.astype("int64")).flatten()
+        # columns first: whole rows of output channels are copied, and no transpose is needed
+        labels = torch.from_numpy(tying.labels.T.astype("int64")).flatten()
         blank = labels < 0
         self.padded = bool(blank.any())
         labels = torch.where(blank, tying.num_orbits, labels)
         self.register_buffer("labels", labels, persistent=False)
-        signs = None if tying.signs is None else torch.from_numpy(tying.signs).flatten()
+        signs = None if tying.signs is None else torch.from_numpy(tying.signs.T.reshape(-1, 1))
         self.register_buffer("signs", signs, persistent=False)
+
+    def columns(self, weight: Tensor) -> Tensor:
+        """The transposed matrix (in_channels, N, M, out_channels)."""
+        n, m = self.sizes
+        out_channels, in_channels, _ = weight.shape
+        values = (pad(weight, (0, 1)) if self.padded else weight).permute(1, 2, 0).contiguous()
+        entries = values.index_select(1, self.labels)
+        if self.signs is not None:
+            entries = entries * self.signs.to(entries.dtype)
+        return entries.reshape(in_channels, n, m, out_channels)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The whole matrix (out_channels * M, in_channels * N)."""
         n, m = self.sizes
         out_channels, in_channels, _ = weight.shape
-        values = pad(weight, (0, 1)) if self.padded else weight
-        entries = values.index_select(2, self.labels)
-        if self.signs is not None:
-            entries = entries * self.signs.to(entries.dtype)
-        square = entries.reshape(out_channels, in_channels, m, n).transpose(1, 2)
-        return square.reshape(out_channels * m, in_channels * n)
+        return self.columns(weight).permute(3, 2, 0, 1).reshape(out_channels * m, in_channels * n)
 
     def forward(self, weight: Tensor, x: Tensor) -> Tensor:
         """(batch, in_channels, N) to (batch, out_channels, M)."""
-        y = linear(x.flatten(1), self.matrix(weight))
-        return y.reshape(len(x), weight.shape[0], self.sizes[1])
+        n, m = self.sizes
+        out_channels, in_channels, _ = weight.shape
+        W = self.columns(weight).reshape(in_channels * n, m * out_channels)
+        y = x.reshape(len(x), in_channels * n) @ W
+        return y.reshape(len(x), m, out_channels).transpose(1, 2)

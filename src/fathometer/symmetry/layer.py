@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fathometer.errors import InputError
 from fathometer.symmetry.action import Action
+from fathometer.symmetry.automorphisms import warn_if_collapsed
 from fathometer.symmetry.generators import check_count
 from fathometer.symmetry.kernels import DenseKernel
 from fathometer.symmetry.measure import label_means, orbit_means
@@ -53,6 +54,10 @@ class TiedLinear(nn.Module):
     Raises:
         InputError: If a count or the kernel is not usable.
 
+    Warns:
+        TheoryWarning: If the action is 2-transitive but not all permutations: then the layer
+            is a set layer, equivariant to all of them.
+
     >>> layer = TiedLinear(Action.symmetric(5), in_channels=2, out_channels=3)
     >>> layer.weight.shape, layer.bias.shape, layer(torch.zeros(4, 2, 5)).shape
     (torch.Size([3, 2, 2]), torch.Size([3, 1]), torch.Size([4, 3, 5]))
@@ -77,6 +82,7 @@ class TiedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.tying = as_tying(tying, "tying")
+        warn_if_collapsed(self.tying)
         self.in_channels = check_count(in_channels, "in_channels")
         self.out_channels = check_count(out_channels, "out_channels")
         self.seed = seed
