@@ -4,15 +4,20 @@ The laws are those of Pennington & Bahri, Geometry of Neural Network Loss Surfac
 Random Matrix Theory (ICML 2017).
 """
 
+from fathometer.spectra.class_split import ClassSplit, class_split
 from fathometer.spectra.compare import Comparison, compare
 from fathometer.spectra.critical import IndexCoefficient, critical_energy, index_coefficient, minimizer_energy
+from fathometer.spectra.critical_points import CriticalPoints, critical_points
 from fathometer.spectra.density import SpectralDensity, density
 from fathometer.spectra.free_sum import FreeSum, free_sum
+from fathometer.spectra.gauss_newton import gauss_newton_spectrum, kfac_error
 from fathometer.spectra.index import IndexResult, index
 from fathometer.spectra.laws import MarchenkoPastur, Semicircle, WishartPlusReluResidual, WishartPlusWigner
 
 __all__ = [
+    "ClassSplit",
     "Comparison",
+    "CriticalPoints",
     "FreeSum",
     "IndexCoefficient",
     "IndexResult",
@@ -21,11 +26,15 @@ __all__ = [
     "SpectralDensity",
     "WishartPlusReluResidual",
     "WishartPlusWigner",
+    "class_split",
     "compare",
     "critical_energy",
+    "critical_points",
     "density",
     "free_sum",
+    "gauss_newton_spectrum",
     "index",
     "index_coefficient",
+    "kfac_error",
     "minimizer_energy",
 ]

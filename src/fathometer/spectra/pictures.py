@@ -14,6 +14,7 @@ from fathometer.drawing.picture import Axis, Band, Bars, Line, Panel, Picture, P
 
 if TYPE_CHECKING:
     from fathometer.spectra.compare import Comparison
+    from fathometer.spectra.critical_points import CriticalPoints
     from fathometer.spectra.density import SpectralDensity
     from fathometer.spectra.free_sum import FreeSum
     from fathometer.spectra.law import Law
@@ -103,6 +104,24 @@ def spectrum_beside_laws(
     axis = Axis(label="eigenvalue of the normalized Hessian", scale="signed_log", threshold=threshold)
     panel = Panel(marks=tuple(marks), x=axis, y=_share_axis(density.size))
     return Picture(title=title, caption=caption, panels=(panel,))
+
+
+def critical_points_picture(points: "CriticalPoints") -> Picture:
+    """Index against energy, one dot a critical point."""
+    energies = np.array([row.energy for row in points], dtype=float)
+    indices = np.array([row.index for row in points], dtype=float)
+    texts = tuple(f"gradient {row.gradient_norm:.1e}, {row.zero} zero modes" for row in points)
+    panel = Panel(
+        marks=(Points(x=energies, y=indices, label="critical points", texts=texts),),
+        x=Axis(label="energy"),
+        y=Axis(label="share of negative eigenvalues"),
+    )
+    return Picture(
+        title="Critical points",
+        caption=f"{len(points)} verified critical points from {points.attempts} searches; "
+        f"{points.refused} searches ended where the gradient is small and refused.",
+        panels=(panel,),
+    )
 
 
 def free_sum_picture(total: "FreeSum") -> Picture:

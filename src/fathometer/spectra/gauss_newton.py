@@ -1,0 +1,112 @@
+"""Exact statements about the Gauss-Newton part of the Hessian, from its rows.
+
+* **The whole spectrum.** The eigenvalues of a sum of n C outer products that are not zero are
+  those of the n C x n C matrix of inner products, whatever the number of parameters.
+* **The error of a Kronecker factorization.** KFAC replaces the block of a linear layer,
+  the mean of ``(a a') x (d d')``, by the product of the means of both. All three inner products
+  that the Frobenius distance needs follow from the same factors, without either matrix.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fathometer.errors import BudgetError, CapabilityError, InputError
+from fathometer.model.factors import LinearFactors, gauss_newton_factors
+from fathometer.results import Row, Table
+from fathometer.spectra.density import SpectralDensity, of_eigenvalues
+from fathometer.work import allowance, in_words
+
+
+def gauss_newton_spectrum(surface: Any) -> SpectralDensity:
+    """All P eigenvalues of the Gauss-Newton matrix, exact, through the Gram matrix of its rows.
+
+    Cost: C backward passes for linear layers (one row at a time for other parameters), then one
+    symmetric matrix of min(n C, P) rows. Zeros beyond its rank are exact zeros.
+
+    Args:
+        surface: A `LossSurface` with outputs (N, C) and a loss that is convex in them.
+
+    Raises:
+        InputError: If the surface is none, or its loss is opaque or not convex.
+        CapabilityError: If the outputs are not one tensor (N, C).
+        BudgetError: If the Gram matrix does not fit the memory budget.
+    """
+    _check(surface)
+    P = surface.size
+    factors = None
+    outputs = surface.outputs().shape[-1]
+    rows = surface.examples * outputs
+    needed, free = 24 * rows * rows, allowance()
+    if rows <= P and needed > free:
+        raise BudgetError(
+            f"the Gram matrix of {rows} rows ({surface.examples} examples x {outputs} outputs) takes "
+            f"{in_words(needed)} and {in_words(free)} may be used; "
+            f"{int((free / 24) ** 0.5) // outputs} examples fit."
+        )
+    if rows <= P:
+        factors = gauss_newton_factors(surface)
+        matrix = factors.gram()
+    else:
+        matrix = surface.double().gauss_newton().to_dense()
+    values = torch.linalg.eigvalsh(0.5 * (matrix + matrix.T)).clamp(min=0.0).numpy()
+    whole = np.concatenate([np.zeros(max(P - len(values), 0)), values[-P:]])
+    return of_eigenvalues(whole, name="Gauss-Newton matrix")
+
+
+def kfac_error(surface: Any) -> Table:
+    """How far Kronecker factors are from the Gauss-Newton blocks they stand for, layer by layer.
+
+    Args:
+        surface: A `LossSurface` with outputs (N, C) and linear layers.
+
+    Returns:
+        Rows with ``layer``, ``value`` (Frobenius distance relative to the block), ``kind`` ("exact"),
+        ``error`` (0), ``cosine`` between the two, and ``norm`` of the block. Weight and bias are one block.
+
+    Raises:
+        InputError: If the surface is none, or its loss is opaque or not convex.
+        CapabilityError: If no linear layer is used once, on inputs (N, d).
+    """
+    _check(surface)
+    layers = gauss_newton_factors(surface).layers
+    if not layers:
+        raise CapabilityError("the surface has no linear layer that is used once on inputs (N, d).")
+    rows = []
+    for layer in layers:
+        block, product, both = _inner_products(layer)
+        distance = float(np.sqrt(max(block + product - 2 * both, 0.0) / block)) if block > 0 else 0.0
+        rows.append(
+            Row(
+                layer=layer.name,
+                value=distance,
+                kind="exact",
+                error=0.0,
+                cosine=both / np.sqrt(block * product) if block * product > 0 else 1.0,
+                norm=float(np.sqrt(block)),
+            )
+        )
+    return Table(title="relative distance of Kronecker factors from Gauss-Newton blocks", rows=tuple(rows))
+
+
+def _inner_products(layer: LinearFactors) -> tuple[float, float, float]:
+    """|B|^2, |K|^2 and <B, K> for the block B = sum a a' x d d' and its factorization K."""
+    a = layer.inputs if layer.weight else layer.inputs[:, :0]
+    if layer.bias:
+        a = torch.cat([a, a.new_ones(len(a), 1)], 1)
+    N, C, width = layer.deltas.shape
+    d = layer.deltas
+    A = a.T @ a / N
+    G = torch.einsum("ncd,nce->de", d, d)
+    of_examples = torch.einsum("nd,de,ne->n", a, A, a)
+    of_deltas = torch.einsum("ncd,de,nce->n", d, G, d)
+    both = float(of_examples @ of_deltas)
+    flat = d.reshape(N * C, width)
+    squares = (flat @ flat.T).square().reshape(N, C, N, C).sum((1, 3))
+    return float(((a @ a.T).square() * squares).sum()), float(A.square().sum() * G.square().sum()), both
+
+
+def _check(surface: Any) -> None:
+    if not hasattr(surface, "gauss_newton"):
+        raise InputError(f"surface is a {type(surface).__name__}; pass a LossSurface.")
