@@ -15,6 +15,7 @@ from fathometer.stein.graph import GraphSteinDiscrepancy, graph_discrepancy
 from fathometer.stein.kernels import Gaussian, InverseMultiquadric, KernelSum, Matern32
 from fathometer.stein.ksd import KernelSteinDiscrepancy, ksd, ksd_path, stein_function, witness
 from fathometer.stein.scores import check_score, score
+from fathometer.stein.selection import SelectionTable, select
 from fathometer.stein.targets import Posterior, SurfacePosterior
 from fathometer.stein.weighting import reweight
 
@@ -28,6 +29,7 @@ __all__ = [
     "KernelSum",
     "Matern32",
     "Posterior",
+    "SelectionTable",
     "SurfacePosterior",
     "TestResult",
     "baringhaus_henze",
@@ -44,6 +46,7 @@ __all__ = [
     "rhat",
     "samplers",
     "score",
+    "select",
     "stein_function",
     "thin",
     "witness",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fathometer.stein.fit import TestResult
     from fathometer.stein.graph import GraphSteinDiscrepancy
     from fathometer.stein.ksd import KernelSteinDiscrepancy
+    from fathometer.stein.selection import SelectionTable
 
 _SHOWN = 2000
 
@@ -167,6 +168,80 @@ def fit_picture(result: "TestResult") -> Picture:
                 ),
                 x=Axis(label="statistic"),
                 y=Axis(label="replicates"),
+            ),
+        ),
+        columns=1,
+    )
+
+
+def selection_picture(table: "SelectionTable") -> Picture:
+    """Discrepancy (to be small) and effective sample size (not to be trusted alone) by candidate."""
+    names = tuple(
+        f"{row.candidate:g}" if isinstance(row.candidate, float) else str(row.candidate) for row in table
+    )
+    at = np.arange(len(names), dtype=float)
+    axis = Axis(label="candidate", scale="category", categories=names)
+    finite = [row.discrepancy if np.isfinite(row.discrepancy) else np.nan for row in table]
+    return Picture(
+        title="Which setting?",
+        caption=(
+            f"Left: the discrepancy, least at {table.best}. Right: the effective sample size, largest at "
+            f"{table.best_by_ess}; it cannot see bias."
+        ),
+        panels=(
+            Panel(
+                marks=(Line(x=at, y=np.array(finite), label=table.measure), Points(x=at, y=np.array(finite))),
+                x=axis,
+                y=Axis(label=f"discrepancy ({table.measure})", scale="log"),
+            ),
+            Panel(
+                marks=(
+                    Bars(edges=np.arange(len(names) + 1) - 0.5, heights=[r.ess for r in table], label="ESS"),
+                ),
+                x=axis,
+                y=Axis(label="effective sample size"),
+            ),
+        ),
+    )
+
+
+def path_picture(sizes: np.ndarray, curves: dict[str, np.ndarray]) -> Picture:
+    """Discrepancy against sample size, one curve a name, on logarithmic axes."""
+    return Picture(
+        title="Discrepancy by sample size",
+        caption=(
+            "Correct independent draws give a curve that falls like n^-1/2; one that levels off is biased."
+        ),
+        panels=(
+            Panel(
+                marks=tuple(
+                    Line(x=np.asarray(sizes), y=np.asarray(y), label=name) for name, y in curves.items()
+                ),
+                x=Axis(label="points", scale="log"),
+                y=Axis(label="discrepancy", scale="log"),
+            ),
+        ),
+        columns=1,
+    )
+
+
+def thinning_picture(points: np.ndarray, picked: np.ndarray) -> Picture:
+    """The picked points among all, over the first two coordinates (or over their number)."""
+    x = np.asarray(points, dtype=float)
+    x = x[:, None] if x.ndim == 1 else x
+    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SHOWN)).round().astype(int))
+    second = x[:, 1] if x.shape[1] > 1 else np.arange(len(x), dtype=float)
+    return Picture(
+        title="Thinning",
+        caption=f"{len(np.unique(picked))} different points picked of {len(x)}.",
+        panels=(
+            Panel(
+                marks=(
+                    Points(x=x[shown, 0], y=second[shown], label="sample", marker="ring"),
+                    Points(x=x[picked, 0], y=second[picked], label="picked", marker="dot"),
+                ),
+                x=Axis(label="coordinate 0"),
+                y=Axis(label="coordinate 1" if x.shape[1] > 1 else "draw"),
             ),
         ),
         columns=1,

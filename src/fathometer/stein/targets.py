@@ -183,16 +183,19 @@ def read_target(target: Any) -> Density | Posterior:
     )
 
 
-def read_posterior(target: Any, sampler: str) -> Posterior:
-    """A target made of terms.
+def read_posterior(target: Any) -> Posterior:
+    """A target made of terms; a log density is a single term under a flat prior.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is no target.
     """
     found = read_target(target)
-    if not isinstance(found, Posterior):
-        raise InputError(
-            f"target: {sampler} needs the terms of single examples; pass "
-            "Posterior(log_prior, log_likelihood, examples) or a LossSurface."
-        )
-    return found
+    if isinstance(found, Posterior):
+        return found
+    if isinstance(target, Density):
+        raise InputError("target is a Density; pass the log density itself, or a Posterior.")
+
+    def term(point: Tensor, _: Tensor) -> Tensor:
+        return torch.as_tensor(target(point)).reshape(1)
+
+    return Posterior(lambda point: 0.0 * point.sum(), term, 1)

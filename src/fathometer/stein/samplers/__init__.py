@@ -9,7 +9,18 @@ The step size is that of Welling & Teh 2011 everywhere: a Langevin step adds
 ``step_size / 2`` times the score and Gaussian noise of variance ``step_size``.
 """
 
+from fathometer.stein.samplers.fisher import fisher_scoring
 from fathometer.stein.samplers.langevin import langevin
+from fathometer.stein.samplers.particles import svgd, svgd_direction
+from fathometer.stein.samplers.sequential import approximate_metropolis, approximate_slice
 from fathometer.stein.samplers.stochastic import stochastic_gradient_langevin
 
-__all__ = ["langevin", "stochastic_gradient_langevin"]
+__all__ = [
+    "approximate_metropolis",
+    "approximate_slice",
+    "fisher_scoring",
+    "langevin",
+    "stochastic_gradient_langevin",
+    "svgd",
+    "svgd_direction",
+]
