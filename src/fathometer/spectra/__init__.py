@@ -4,6 +4,7 @@ The laws are those of Pennington & Bahri, Geometry of Neural Network Loss Surfac
 Random Matrix Theory (ICML 2017).
 """
 
+from fathometer.model.exact_trace import exact_trace
 from fathometer.spectra.class_split import ClassSplit, class_split
 from fathometer.spectra.compare import Comparison, compare
 from fathometer.spectra.critical import IndexCoefficient, critical_energy, index_coefficient, minimizer_energy
@@ -13,6 +14,13 @@ from fathometer.spectra.free_sum import FreeSum, free_sum
 from fathometer.spectra.gauss_newton import gauss_newton_spectrum, kfac_error
 from fathometer.spectra.index import IndexResult, index
 from fathometer.spectra.laws import MarchenkoPastur, Semicircle, WishartPlusReluResidual, WishartPlusWigner
+from fathometer.spectra.monitor import (
+    SharpnessHistory,
+    SharpnessMonitor,
+    effective_dimension,
+    spectral_overlap,
+)
+from fathometer.spectra.spacing import SpacingRatio, spacing_ratio
 
 __all__ = [
     "ClassSplit",
@@ -23,6 +31,9 @@ __all__ = [
     "IndexResult",
     "MarchenkoPastur",
     "Semicircle",
+    "SharpnessHistory",
+    "SharpnessMonitor",
+    "SpacingRatio",
     "SpectralDensity",
     "WishartPlusReluResidual",
     "WishartPlusWigner",
@@ -31,10 +42,14 @@ __all__ = [
     "critical_energy",
     "critical_points",
     "density",
+    "effective_dimension",
+    "exact_trace",
     "free_sum",
     "gauss_newton_spectrum",
     "index",
     "index_coefficient",
     "kfac_error",
     "minimizer_energy",
+    "spacing_ratio",
+    "spectral_overlap",
 ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fathometer.spectra.density import SpectralDensity
     from fathometer.spectra.free_sum import FreeSum
     from fathometer.spectra.law import Law
+    from fathometer.spectra.monitor import SharpnessHistory
 
 BINS_PER_DECADE = 12
 LAW_NAMES = {"wigner": "Wishart + Wigner", "relu": "Wishart + ReLU residual"}
@@ -120,6 +121,25 @@ def critical_points_picture(points: "CriticalPoints") -> Picture:
         title="Critical points",
         caption=f"{len(points)} verified critical points from {points.attempts} searches; "
         f"{points.refused} searches ended where the gradient is small and refused.",
+        panels=(panel,),
+    )
+
+
+def sharpness_history_picture(history: "SharpnessHistory") -> Picture:
+    """Readings of the largest eigenvalue against training steps, with the 2/eta line."""
+    steps = np.array([row.step for row in history.rows], dtype=float)
+    values = np.array([row.value for row in history.rows], dtype=float)
+    edges = np.array([row.edge for row in history.rows], dtype=float)
+    marks: list[Line | Rule] = [Line(x=steps, y=values, label="largest eigenvalue")]
+    if len(edges) and np.isfinite(edges).all():
+        marks.append(Line(x=steps, y=edges, label="2 / step size", dash=True))
+    if history.onset >= 0:
+        marks.append(Rule(x=float(history.onset), label="onset"))
+    panel = Panel(marks=tuple(marks), x=Axis(label="training step"), y=Axis(label="sharpness"))
+    return Picture(
+        title="Sharpness during training",
+        caption=f"{len(history.rows)} readings, {history.products} Hessian products. Gradient descent is "
+        "stable below the dashed line.",
         panels=(panel,),
     )
 
