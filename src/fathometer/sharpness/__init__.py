@@ -7,10 +7,15 @@ from fathometer.sharpness.audit import AuditTable, audit
 from fathometer.sharpness.bijections import PowerBijection, RadialBijection, Reparametrization
 from fathometer.sharpness.curvature import hessian_frobenius, hessian_norm, hessian_trace
 from fathometer.sharpness.equivalent import Equivalent, flatten, sharpen
+from fathometer.sharpness.geodesic import geodesic
 from fathometer.sharpness.invariant import fisher_rao, orbit_trace, relative_norm, relative_trace
 from fathometer.sharpness.landscape import Landscape, landscape
 from fathometer.sharpness.layer_scale import layer_scale
 from fathometer.sharpness.measures import measure
+from fathometer.sharpness.noise import PacBayes, average_sharpness, local_entropy, local_volume, pac_bayes
+from fathometer.sharpness.norms import one_step_sharpness
+from fathometer.sharpness.path_norm import path_norm
+from fathometer.sharpness.relative_flatness import relative_flatness
 from fathometer.sharpness.rescalings import Rescalings, rescalings
 from fathometer.sharpness.theorems import (
     DisjointBoxes,
@@ -28,6 +33,7 @@ __all__ = [
     "DisjointBoxes",
     "Equivalent",
     "Landscape",
+    "PacBayes",
     "PowerBijection",
     "RadialBijection",
     "Reparametrization",
@@ -35,20 +41,28 @@ __all__ = [
     "Witness",
     "adaptive",
     "audit",
+    "average_sharpness",
     "constant_in_the_ball",
     "disjoint_boxes",
     "epsilon_sharpness",
     "fisher_rao",
     "flatten",
+    "geodesic",
     "hessian_frobenius",
     "hessian_norm",
     "hessian_trace",
     "keskar",
     "landscape",
     "layer_scale",
+    "local_entropy",
+    "local_volume",
     "many_large_eigenvalues",
     "measure",
     "orbit_trace",
+    "one_step_sharpness",
+    "pac_bayes",
+    "path_norm",
+    "relative_flatness",
     "relative_norm",
     "relative_trace",
     "rescalings",

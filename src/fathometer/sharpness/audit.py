@@ -65,7 +65,7 @@ def audit(
     Raises:
         InputError: If a name is unknown or the network has no rescaling.
     """
-    wanted = chosen(names)
+    wanted = chosen(names, surface, layers=False)
     group = group_of(surface, example_inputs)
     _, z = sharpest_tensor(surface, group, seed)
     drawn = numpy_generator(seed, "audit").standard_normal(group.dimension)
@@ -78,10 +78,10 @@ def audit(
     done = 0
     for name, what in wanted.items():
         try:
-            before = what.function(surface)
+            before = what.function(surface, seed)
             progress(done := done + 1, total, name)
             for transformation, place in places.items():
-                after = what.function(place)
+                after = what.function(place, seed)
                 progress(done := done + 1, total, f"{name}, {transformation}")
                 rows.append(_row(name, transformation, before, after))
         except FathometerError as cause:

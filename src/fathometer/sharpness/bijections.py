@@ -208,8 +208,13 @@ class ReparametrizedSurface:
 
     def gradient(self, eta: Any = None) -> Tensor:
         """``J' grad L`` (Q,)."""
-        theta, pull = vjp(self.bijection.to_theta, self._point(eta))
-        return pull(self.surface.gradient(theta))[0]
+        point = self._point(eta)
+        return self._pulled(point, self.surface.gradient(self.bijection.to_theta(point)))
+
+    def _pulled(self, point: Tensor, w: Tensor) -> Tensor:
+        """``J' w`` at a point, differentiable in it."""
+        pull: Any = vjp(self.bijection.to_theta, point)[1]
+        return pull(w)[0]
 
     def hessian(self, eta: Any = None) -> LinearOperator:
         """``J' H J + sum_k (grad L)_k g_k''`` (Q, Q)."""
@@ -217,7 +222,7 @@ class ReparametrizedSurface:
         slope = self.surface.gradient(self.bijection.to_theta(point))
 
         def pulled(z: Tensor) -> Tensor:
-            return vjp(self.bijection.to_theta, z)[1](slope)[0]
+            return self._pulled(z, slope)
 
         return self._product(
             self.surface.hessian, point, lambda v: jvp(pulled, (point,), (v,))[1], "reparametrized Hessian"
@@ -235,14 +240,13 @@ class ReparametrizedSurface:
     def _product(
         self, operator: Callable[[Tensor], LinearOperator], point: Tensor, extra: Map, name: str
     ) -> LinearOperator:
-        theta, pull = vjp(self.bijection.to_theta, point)
-        H = operator(theta.detach())
+        H = operator(self.bijection.to_theta(point))
 
         def product(V: Tensor) -> Tensor:
             inner = torch.stack([jvp(self.bijection.to_theta, (point,), (v,))[1] for v in V.T], dim=1)
             image = H.product(inner)
             columns = zip(image.T, V.T, strict=True)
-            return torch.stack([pull(w.contiguous())[0] + extra(v) for w, v in columns], dim=1)
+            return torch.stack([self._pulled(point, w) + extra(v) for w, v in columns], dim=1)
 
         return LinearOperator(
             shape=(self.size, self.size), product=product, dtype=H.dtype, device=H.device, name=name
@@ -266,12 +270,7 @@ def _as_tensor(value: Any, name: str) -> Tensor:
         tensor = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} is a {type(value).__name__}; a vector of numbers is needed.") from None
-    return tensor if tensor.dtype == torch.float64 or _is_wrapped(tensor) else tensor.double()
-
-
-def _is_wrapped(tensor: Tensor) -> bool:
-    """Whether torch.func is differentiating; such tensors are ours and have the right type."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return tensor.double()
 
 
 def _like(value: Tensor, given: Any) -> Any:

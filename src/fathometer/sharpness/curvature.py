@@ -42,6 +42,27 @@ def hessian_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -
     )
 
 
+def gauss_newton_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -> Estimate:
+    """Largest eigenvalue of the Gauss-Newton part of the Hessian.
+
+    Args:
+        surface: Loss surface, at its point.
+        tolerance: Relative residual of the eigenvalue.
+        seed: Of the random start.
+
+    Raises:
+        InputError: If an argument is out of range or the loss has no outputs.
+    """
+    pairs = eigenpairs(surface.gauss_newton(), 1, "magnitude", tolerance=tolerance, seed=seed)
+    return Estimate(
+        value=abs(float(pairs.values[0])),
+        kind=pairs.kind,
+        error=float(pairs.residuals[0]),
+        method="block Lanczos" if pairs.kind == "estimate" else "dense eigenvalues",
+        cost=pairs.products,
+    )
+
+
 def hessian_trace(
     surface: LossSurface, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
 ) -> Estimate:

@@ -172,17 +172,7 @@ def flatten(
     group = group_of(surface, example_inputs)
     exact = surface.double()
     curvature = diagonal(exact.gauss_newton(), seed=seed).value.clamp(min=0.0)
-    basis, weights = _orbit_terms(exact, group, curvature)
-
-    def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
-        terms = weights * np.exp(-2.0 * (basis @ z))
-        return float(terms.sum()), -2.0 * (basis.T @ terms)
-
-    start = np.zeros(group.dimension)
-    bounds = [(-largest, largest)] * group.dimension
-    limits = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-12 * weights.sum()}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=limits)
-    model = group.move(found.x)
+    model = group.move(orbit_minimum(exact, group, curvature, -2.0, largest)[0])
     before = hessian_trace(exact, seed=seed)
     after = hessian_trace(surface.around(model).double(), seed=seed)
     return _equivalent(surface, model, "hessian_trace", before, after, "", 0.0)
@@ -203,6 +193,27 @@ def group_of(surface: LossSurface, example_inputs: Any = None) -> Rescalings:
             + (f" ({reason})." if reason else ": its activations are not homogeneous.")
         )
     return group
+
+
+def orbit_minimum(
+    surface: LossSurface, group: Rescalings, weights: Tensor, power: float, largest: float = 12.0
+) -> tuple[np.ndarray, float]:
+    """Coordinates z and value of ``min over z of sum_i weights_i exp(power (B z)_i)``, weights (P,) >= 0.
+
+    Convex. Weights that no rescaling moves are a constant of the sum.
+    """
+    basis, terms = _orbit_terms(surface, group, weights)
+    constant = float(weights.sum()) - float(terms.sum())
+
+    def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
+        parts = terms * np.exp(power * (basis @ z))
+        return float(parts.sum()), power * (basis.T @ parts)
+
+    start = np.zeros(group.dimension)
+    bounds = [(-largest, largest)] * group.dimension
+    limits = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-12 * terms.sum()}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=limits)
+    return found.x, float(found.fun) + constant
 
 
 def _rows(group: Rescalings, name: str) -> tuple[csr_array, Tensor]:

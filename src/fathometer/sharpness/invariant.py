@@ -7,13 +7,20 @@ the scaled Hessian in the units of the weights, and the smallest trace on the or
 
 from typing import Literal
 
+import torch
+
 from fathometer.linalg import LinearOperator, eigenpairs, trace
 from fathometer.model import LossSurface
 from fathometer.results import Estimate
 from fathometer.sharpness.equivalent import flatten
 
 
-def fisher_rao(surface: LossSurface, kind: Literal["exact", "empirical"] = "exact") -> Estimate:
+def fisher_rao(
+    surface: LossSurface,
+    kind: Literal["exact", "empirical"] = "exact",
+    *,
+    parameters: str | None = None,
+) -> Estimate:
     """Squared Fisher-Rao norm ``theta' F theta`` (Liang et al. 2019), in units of the loss.
 
     F is the Fisher matrix at the point, over the model's own predictions ("exact") or over
@@ -22,12 +29,17 @@ def fisher_rao(surface: LossSurface, kind: Literal["exact", "empirical"] = "exac
     Args:
         surface: Loss surface; "exact" needs a loss that is a likelihood.
         kind: Which Fisher matrix.
+        parameters: Name or glob of the parameters whose block is taken; all if None.
 
     Raises:
         InputError: If the kind is unknown or the loss has no such matrix.
     """
     exact = surface.double()
     theta = exact.theta
+    if parameters is not None:
+        mine = torch.zeros_like(theta)
+        mine[exact.space.positions(parameters)] = 1.0
+        theta = theta * mine
     image = exact.fisher(kind=kind) @ theta
     return Estimate(
         value=float(theta @ image), kind="exact", error=0.0, method=f"{kind} Fisher matrix", cost=1

@@ -11,26 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-MOVES = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "permute",
-        "transpose",
-        "t",
-        "unsqueeze",
-        "expand",
-        "contiguous",
-        "clone",
-        "alias",
-        "detach",
-        "repeat_interleave",
-        "flatten",
-        "unflatten",
-        "movedim",
-    ]
+_MOVES = (
+    "view _unsafe_view reshape permute transpose t unsqueeze expand contiguous clone alias detach "
+    "repeat_interleave flatten unflatten movedim"
 )
+MOVES = frozenset(_MOVES.split())
 SCORES = frozenset(["mul", "div", "masked_fill", "add"])
 LAYERS = frozenset(["linear", "addmm", "conv1d", "conv2d", "conv3d"])
 

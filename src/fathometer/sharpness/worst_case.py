@@ -46,6 +46,27 @@ class Region(Protocol):
         ...
 
 
+class Slope(Protocol):
+    """What a climb asks of a surface: a `LossSurface`, or one in other coordinates."""
+
+    @property
+    def theta(self) -> Tensor:
+        """The point in the middle."""
+        ...
+
+    def energy(self, theta: Tensor) -> Tensor:
+        """Mean loss at a point."""
+        ...
+
+    def gradient(self, theta: Tensor | None = None) -> Tensor:
+        """Gradient at a point, or in the middle."""
+        ...
+
+    def hessian(self) -> LinearOperator:
+        """The Hessian in the middle."""
+        ...
+
+
 @dataclass(frozen=True)
 class Ellipsoid:
     """``|move / scale|_2 <= radius``; coordinates with scale 0 stay."""
@@ -128,12 +149,12 @@ def epsilon_sharpness(
     Raises:
         InputError: If radius is not positive, the loss is negative, or starts or steps is below 1.
     """
-    _check(surface, radius, starts, steps)
+    check_region(surface, radius, starts, steps)
     exact = surface.double()
     region = Ellipsoid(float(radius), torch.ones(exact.size, dtype=torch.float64, device=exact.theta.device))
-    best, spread, cost = _highest(exact, region, starts, steps, seed, progress)
+    best, spread, cost = highest_loss(exact, region, starts, steps, seed, progress)
     energy = float(exact.energy())
-    return _bound((best - energy) / (1.0 + energy), spread / (1.0 + energy), cost)
+    return lower_bound((best - energy) / (1.0 + energy), spread / (1.0 + energy), cost)
 
 
 def keskar(
@@ -164,7 +185,7 @@ def keskar(
     Raises:
         InputError: If an argument is out of range.
     """
-    _check(surface, radius, starts, steps)
+    check_region(surface, radius, starts, steps)
     exact = surface.double()
     theta, energy = exact.theta, float(exact.energy())
     if subspace is None:
@@ -178,9 +199,9 @@ def keskar(
         frame = torch.randn(exact.size, subspace, generator=noise, dtype=torch.float64).to(theta.device)
         center = torch.linalg.lstsq(frame, theta[:, None]).solution[:, 0]
     region = Box(float(radius) * (center.abs() + 1.0))
-    best, spread, cost = _highest(exact, region, starts, steps, seed, silent, frame)
+    best, spread, cost = highest_loss(exact, region, starts, steps, seed, silent, frame)
     factor = 100.0 / (1.0 + energy)
-    return _bound(factor * (best - energy), factor * spread, cost)
+    return lower_bound(factor * (best - energy), factor * spread, cost)
 
 
 def adaptive(
@@ -217,7 +238,7 @@ def adaptive(
     Raises:
         InputError: If an argument is out of range.
     """
-    _check(surface, radius, starts, steps, nonnegative=False)
+    check_region(surface, radius, starts, steps, nonnegative=False)
     if norm not in (2, math.inf):
         raise InputError(f"norm is {norm!r}; pass 2 or math.inf.")
     exact = surface.double()
@@ -228,8 +249,8 @@ def adaptive(
         return _average(exact, radius * theta.abs(), norm, energy, samples, seed)
     scale = theta.abs()
     region = Ellipsoid(float(radius), scale) if norm == 2 else Box(float(radius) * scale)
-    best, spread, cost = _highest(exact, region, starts, steps, seed, silent, scale=scale)
-    return _bound(best - energy, spread, cost)
+    best, spread, cost = highest_loss(exact, region, starts, steps, seed, silent, scale=scale)
+    return lower_bound(best - energy, spread, cost)
 
 
 def _average(
@@ -254,7 +275,10 @@ def _average(
     )
 
 
-def _check(surface: LossSurface, radius: float, starts: int, steps: int, nonnegative: bool = True) -> None:
+def check_region(
+    surface: LossSurface, radius: float, starts: int, steps: int, nonnegative: bool = True
+) -> None:
+    """Refuse a neighborhood that is none, and a negative loss where a measure divides by 1 + loss."""
     if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
         raise InputError(f"radius is {radius!r}; a positive number is needed.")
     if starts < 1 or steps < 1:
@@ -265,7 +289,8 @@ def _check(surface: LossSurface, radius: float, starts: int, steps: int, nonnega
         )
 
 
-def _bound(value: float, spread: float, cost: int) -> Estimate:
+def lower_bound(value: float, spread: float, cost: int) -> Estimate:
+    """The highest loss found, as what it is."""
     return Estimate(
         value=value,
         kind="bound",
@@ -276,8 +301,8 @@ def _bound(value: float, spread: float, cost: int) -> Estimate:
     )
 
 
-def _highest(
-    surface: LossSurface,
+def highest_loss(
+    surface: Slope,
     region: Region,
     starts: int,
     steps: int,
@@ -320,7 +345,7 @@ def _highest(
     return top, top - min(near, default=top), cost
 
 
-def _directions(surface: LossSurface, seed: int, frame: Tensor | None, scale: Tensor | None) -> list[Tensor]:
+def _directions(surface: Slope, seed: int, frame: Tensor | None, scale: Tensor | None) -> list[Tensor]:
     """Where the first climbs set out: the sharpest direction and the gradient, both ways.
 
     In the coordinates of an adaptive region (``scale``) the sharpest direction is that of
@@ -340,7 +365,7 @@ def _directions(surface: LossSurface, seed: int, frame: Tensor | None, scale: Te
     return [top, -top, *downhill]
 
 
-def _bend(surface: LossSurface, frame: Tensor | None) -> Tensor:
+def _bend(surface: Slope, frame: Tensor | None) -> Tensor:
     """Diagonal of the Hessian in the coordinates of the region; rough where the network is large."""
     H = surface.hessian()
     if frame is not None:
@@ -348,7 +373,7 @@ def _bend(surface: LossSurface, frame: Tensor | None) -> Tensor:
     return diagonal(H, tolerance=0.2, max_products=60).value
 
 
-def _sharpest(surface: LossSurface, scale: Tensor, seed: int) -> Tensor:
+def _sharpest(surface: Slope, scale: Tensor, seed: int) -> Tensor:
     """Top eigenvector of the Hessian in units of the weights, ``|theta| H |theta|``."""
     H = surface.hessian()
     scaled = LinearOperator(
