@@ -180,10 +180,10 @@ class _BaseGraph:
 
 def _theorem_side(action: Action) -> str | None:
     """The side on which the action is semi-regular while it is faithful on the other."""
-    free, faithful = action.is_semiregular, action.is_faithful
-    if free.inputs and faithful.outputs:
+    free = action.is_semiregular
+    if free.inputs and action.is_faithful.outputs:
         return "inputs"
-    if free.outputs and faithful.inputs:
+    if free.outputs and action.is_faithful.inputs:
         return "outputs"
     return None
 

@@ -40,6 +40,7 @@ class PermutationGroup:
         degree: Number of points.
         order: The order, where a theorem gives it; then random sifting until it is
             reached is a proof.
+        at_most: A bound on the order; a search that reaches it is finished.
         base: Points whose stabilizers come first.
 
     >>> PermutationGroup([np.array([1, 2, 3, 0]), np.array([0, 3, 2, 1])], 4).order
@@ -52,11 +53,13 @@ class PermutationGroup:
         degree: int,
         *,
         order: int | None = None,
+        at_most: int | None = None,
         base: Sequence[int] = (),
     ) -> None:
         self.generators = [g for g in _distinct(generators) if not is_identity(g)]
         self.degree = degree
         self._order = order
+        self._at_most = at_most
         self._first_points = list(base)
 
     @cached_property
@@ -79,6 +82,7 @@ class PermutationGroup:
     def _chain(self) -> "StabilizerChain":
         chain = StabilizerChain(self.generators, self.degree, self._first_points)
         bound = self._order if self._order is not None else _largest_order(self.generators, self.degree)
+        bound = min(bound, self._at_most) if self._at_most is not None else bound
         chain.complete(bound, proved=self._order is not None)
         return chain
 

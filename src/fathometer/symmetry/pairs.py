@@ -228,7 +228,7 @@ class PairGroup:
     def _image(self, side: Literal["inputs", "outputs"]) -> PermutationGroup:
         known = self.order if self.acts_alike and self.signs is None else None
         size = len(self._identity_points()[0 if side == "inputs" else 1])
-        return PermutationGroup(self._points(side), size, order=known)
+        return PermutationGroup(self._points(side), size, order=known, at_most=self.order)
 
     def _check_relations(self, group: Sequence[Any]) -> None:
         if len(group) != len(self.inputs):
