@@ -170,6 +170,7 @@ class _Enclosure:
         self.lower, self.worst_at = 0.0, target.interval[0]
         self.heap: list[tuple[float, int, Any]] = []
         self.order = count()
+        self.blur = 0.0
         self.scale = max(1.0, float(np.abs(target.values(_grid(target))).max()))
 
     def add(self, a: Any, b: Any, at_a: Any, at_b: Any, deviation: float) -> None:
@@ -220,8 +221,8 @@ class _Enclosure:
         return -self.heap[0][0] if self.heap else 0.0
 
     def met(self, upper: float) -> bool:
-        """Whether the gap is small enough; what 160 bits cannot tell from zero is zero."""
-        return upper <= self.lower * (1 + self.tolerance) + 1e-38 * self.scale
+        """Whether the gap is small enough; what rounding cannot tell from zero is zero."""
+        return upper <= self.lower * (1 + self.tolerance) + 1e-38 * self.scale + self.blur
 
 
 def _vertex(left: float, right: float, sag: float) -> tuple[float, float]:
@@ -243,7 +244,7 @@ def _exact(net: SkipNetwork, target: Target, tolerance: float) -> Certificate:
             order = np.empty(0, dtype=int)
         else:
             lines = fast_pieces(net, target.interval)
-            pieces = len(lines)
+            pieces, work.blur = len(lines), 4 * float(lines.deviation.max())
             guess = float(np.abs(target.values(lines.left[:, 0]) - lines.at_left[:, 0]).max())
             few = pieces <= _FEW
             waiting = np.full(pieces, np.inf) if few else screened(target, lines, max(guess, 1e-300))

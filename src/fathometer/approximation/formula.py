@@ -145,6 +145,8 @@ class _Parser:
             if not self._take(")"):
                 self._refuse(self.tokens[self.at][2], "a closing parenthesis is missing")
             wanted = KINKED.get(name, 1)
+            if wanted == 2 and len(args) > 2:
+                return _chain("call", args, name)
             if len(args) != wanted:
                 self._refuse(position, f"{text} takes {wanted} argument{'s' * (wanted > 1)}, not {len(args)}")
             return Node("call", tuple(args), name)

@@ -333,17 +333,14 @@ def piecewise_smooth(functions: Sequence[Any], breakpoints: Sequence[float], err
         if len(functions) > 1:
             low = build.relu(x - a) if i else x
             high = build.relu(x - b) if i < len(functions) - 1 else Affine({})
-            clipped = low - high if i else x - high
-            clipped = clipped * (1.0 / (b - a)) if i or a == 0 else clipped
+            clipped = (low - high if i else x - high) * (1.0 / (b - a))
         share = error / len(functions) / (2 if i else 1)
         block = _smooth(target, share, "piece")
         start, end = (float(target.values(np.array([t]))[0]) for t in (0.0, 1.0))
-        piece = _inlined(build, block, clipped)
-        if i:
-            at_zero = float(block(np.array([0.0]))[0])
-            total = total + piece - at_zero + (start - last) * build.step(x - a)
-        else:
-            total = total + piece
+        piece = inlined(build, block, clipped)
+        if i:  # what the block gives at rest, taken off, and the jump
+            piece = piece - float(block(np.array([0.0]))[0]) + (start - last) * build.step(x - a)
+        total = total + piece
         promised, n, last = promised + block.promised * (2 if i else 1), max(n, block.bits), end
     return PaperNetwork(build.network(total), "piecewise smooth", promised, n)
 
@@ -426,7 +423,7 @@ def _polynomial_of(build: Builder, x: Affine, coefficients: Sequence[float], n: 
     return total
 
 
-def _inlined(build: Builder, network: SkipNetwork, x: Affine) -> Affine:
+def inlined(build: Builder, network: SkipNetwork, x: Affine) -> Affine:
     """The units of a network of one input, reading ``x``; returns its output."""
     mapped: list[Affine] = [x]
 
@@ -448,7 +445,7 @@ def _chained(inner: SkipNetwork, outer: SkipNetwork) -> SkipNetwork:
     value = Affine(weights, bias)
     if inner.units:
         value = build.relu(value) - build.relu(value - 1.0)
-    return build.network(_inlined(build, outer, value))
+    return build.network(inlined(build, outer, value))
 
 
 def _check_self_map(target: Any, position: int) -> None:

@@ -59,6 +59,9 @@ class Affine:
     def __sub__(self, other: "Affine | float") -> "Affine":
         return self + (-other)
 
+    def __rsub__(self, other: float) -> "Affine":
+        return -self + other
+
 
 class Builder:
     """Collects units one after the other; what it returns are affine functions to go on with."""

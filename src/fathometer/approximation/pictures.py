@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fathometer.approximation.certificates import Certificate
     from fathometer.approximation.network import SkipNetwork
     from fathometer.approximation.segments import PieceCount
+    from fathometer.approximation.shallow import ShallowFit
+    from fathometer.results import Table
 
 
 def network_picture(network: "SkipNetwork") -> Picture:
@@ -89,4 +91,41 @@ def segment_picture(count: "PieceCount") -> Picture:
         title="Linear pieces along a segment",
         caption=f"{count}. Between two marks the network is exactly affine.",
         panels=(Panel(marks=(*lines, bends), x=Axis(label="share of the segment"), y=Axis(label="output")),),
+    )
+
+
+def shallow_picture(fit: "ShallowFit") -> Picture:
+    """The polyline and its knots."""
+    marks = (Line(x=fit.knots, y=fit.values, label="fit"), Points(x=fit.knots, y=fit.values, label="knots"))
+    return Picture(
+        title=f"Best fit with {fit.pieces} linear pieces",
+        caption=f"{fit}. Every piece of a convex function carries the same error.",
+        panels=(Panel(marks=marks, x=Axis(label="x"), y=Axis(label="value")),),
+    )
+
+
+def tradeoff_picture(table: "Table") -> Picture:
+    """Units against error: the deep network, the paper's, one hidden layer, and the proved bound."""
+    names = {
+        "deep": "deep (built)",
+        "paper": "paper (Theorem 4)",
+        "shallow": "one hidden layer",
+        "lower_bound": "bound",
+    }
+    marks = []
+    for name, label in names.items():
+        rows = [(row["error"], row[name]) for row in table if row[name] is not None]
+        if rows:
+            x, y = np.array(rows, dtype=float).T
+            marks.append(Line(x=x, y=np.maximum(y, 1e-1), label=label, dash=name == "lower_bound"))
+    return Picture(
+        title="Neurons against error",
+        caption="Hidden units needed for a sup error; no network of any depth lies below the dashed line.",
+        panels=(
+            Panel(
+                marks=tuple(marks),
+                x=Axis(label="sup error", scale="log", reverse=True),
+                y=Axis(label="hidden units", scale="log"),
+            ),
+        ),
     )

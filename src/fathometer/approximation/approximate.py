@@ -1,0 +1,411 @@
+"""From a function to the smallest network found, with its certificate.
+
+Candidates are built from the cheapest idea on: nothing for lines, exact kinks for piecewise-linear
+functions, the proved optimum for quadratics, one hidden layer of optimal knots, fitted squaring chains, and
+Chebyshev emulation as a fallback. Each is certified; the smallest that holds wins.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fathometer.approximation.certificates import Certificate, certify
+from fathometer.approximation.chains import Realized, fit_chain, lowered, squared
+from fathometer.approximation.chebyshev import emulated
+from fathometer.approximation.layering import layered
+from fathometer.approximation.network import Builder, SkipNetwork
+from fathometer.approximation.shallow import curvature_sign, shallow
+from fathometer.approximation.smoothness import chebyshev_coefficients
+from fathometer.approximation.target import Target, as_target
+from fathometer.errors import BudgetError, CapabilityError, InputError
+from fathometer.results import Result
+from fathometer.types import Kind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fathometer.drawing.picture import Picture
+
+MOST_SHALLOW = 40
+_ROUND = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Approximation(Result):
+    """A network with its certificate.
+
+    Attributes:
+        certificate: The enclosure of its sup error.
+        table: All weights (see ``SkipNetwork.table``); they are what is saved.
+        method: "affine", "quadratic", "kinks", "shallow", "chain" or "chebyshev".
+        requested: The error that was asked for; NaN if a number of units was.
+        network: The exact graph.
+    """
+
+    certificate: Certificate
+    table: dict[str, np.ndarray]
+    method: str
+    requested: float
+    network: SkipNetwork = field(metadata={"saved": False})
+
+    def __post_init__(self) -> None:
+        if self.network is None:
+            object.__setattr__(self, "network", SkipNetwork.from_table(self.table))
+
+    @property
+    def value(self) -> float:
+        """The certified sup error."""
+        return self.certificate.value
+
+    @property
+    def kind(self) -> Kind:
+        """A bound, or an estimate where nothing could be proved."""
+        return self.certificate.kind
+
+    @property
+    def error(self) -> float:
+        """Width of the certificate's enclosure."""
+        return self.certificate.error
+
+    @property
+    def units(self) -> int:
+        """Hidden units; the affine output is not counted."""
+        return self.network.units
+
+    @property
+    def depth(self) -> int:
+        """Hidden layers."""
+        return self.network.depth
+
+    @property
+    def parameters(self) -> int:
+        """Nonzero weights and biases."""
+        return self.network.parameters
+
+    @property
+    def wiring(self) -> str:
+        """Either "skip" or "layered"."""
+        return self.network.wiring
+
+    @property
+    def module(self) -> "nn.Module":
+        """A new torch module in float64."""
+        return self.network.module
+
+    def __call__(self, x: Any) -> Any:
+        """Values at points, in float64."""
+        return self.network(x)
+
+    def to_onnx(self, path: Any) -> Any:
+        """Write ONNX in float64; returns the path."""
+        return self.network.to_onnx(path)
+
+    def __str__(self) -> str:
+        shape = f"{self.units} units, depth {self.depth}, {self.wiring} wiring"
+        return f"{shape} ({self.method}): {self.certificate}"
+
+    def picture(self) -> "Picture":
+        """The error curve."""
+        return self.certificate.picture()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What a candidate has to keep to."""
+
+    error: float
+    units: int | None
+    wiring: str
+    steps: bool
+    layers: int | None
+    seed: int
+
+
+def approximate(
+    f: Any,
+    domain: Any,
+    error: float | None = None,
+    *,
+    units: int | None = None,
+    wiring: str = "skip",
+    breakpoints: Sequence[float] = (),
+    method: str = "auto",
+    seed: int = 0,
+    activations: Sequence[str] = ("relu", "step"),
+    layers: int | None = None,
+    dtype: Any = None,
+    second_derivative: float | None = None,
+) -> Approximation:
+    """Build the smallest network found whose certified sup error is at most ``error``.
+
+    Args:
+        f: Text such as ``"exp(x)"``, a sympy expression, a numpy series, a table ``(xs, ys)``, or a callable.
+        domain: ``(a, b)``.
+        error: Sup error > 0; or
+        units: a budget of hidden units, for the least certified error.
+        wiring: "skip" (a unit may read everything before it) or "layered".
+        breakpoints: Kinks and jumps of a callable; those of formulas are found.
+        method: "auto", "chain" (fitted squares) or "chebyshev" (emulation, nothing is searched).
+        seed: Of the random starts of the fits.
+        activations: Leave out "step" for ReLUs only; jumps then cost at least half their height.
+        layers: Most hidden layers.
+        dtype: The torch dtype the network is for; errors below what it can hold are refused.
+        second_derivative: Bound on ``|f''|`` of a callable, for a rigorous certificate.
+
+    Returns:
+        The network with its certificate; of a callable without a bound it is only "sampled".
+
+    Raises:
+        InputError: If the request makes no sense or cannot be met; the message says why.
+    """
+    target = as_target(f, domain, curvature=second_derivative, breakpoints=breakpoints)
+    if target.dimension != 1:
+        raise InputError(
+            f"domain has {target.dimension} intervals; approximate builds functions of one variable. "
+            "For products and polynomials see fathometer.approximation.product and liang_srikant."
+        )
+    request = _checked(target, error, units, wiring, activations, layers, dtype, method, seed)
+    known = {"second_derivative": second_derivative, "breakpoints": tuple(breakpoints)}
+    best: Approximation | None = None
+    closest = math.inf
+    for name, build, least in _candidates(target, method, request):
+        if best is not None and units is None and (least >= best.units or name == "chebyshev"):
+            continue
+        tight = request.error
+        for _ in range(4):
+            try:
+                network = build(tight)
+            except (BudgetError, CapabilityError, InputError):
+                if method == "chebyshev" or name == "kinks":
+                    raise
+                network = None
+            if network is None:
+                break
+            network = layered(network, target.interval) if wiring == "layered" else network
+            if not _allowed(network, request, best):
+                break
+            certificate = certify(network, target, target.domain, 1e-4, **known)
+            closest = min(closest, certificate.value)
+            if units is not None or certificate.value <= request.error * (1 + _ROUND):
+                found = Approximation(
+                    certificate=certificate,
+                    table=network.table(),
+                    method=name,
+                    requested=math.nan if error is None else float(error),
+                    network=network,
+                )
+                best = _better(best, found, units)
+                break
+            tight *= min(0.99, request.error / certificate.value)
+    if best is None:
+        seen = (
+            f"the least error reached was {closest:.3g}" if math.isfinite(closest) else "no construction fits"
+        )
+        raise InputError(
+            f"error {request.error:.3g} cannot be met within units={units}, layers={layers}, {wiring} wiring "
+            f"({seen}). Allow more, or give kinks and jumps as breakpoints."
+        )
+    return best
+
+
+def _checked(
+    target: Target, error: Any, units: Any, wiring: str, activations: Sequence[str], layers: Any, dtype: Any,
+    method: str, seed: int,
+) -> _Request:  # fmt: skip
+    if (error is None) == (units is None):
+        raise InputError("pass either error or units=, one of them.")
+    if units is not None and (isinstance(units, bool) or not isinstance(units, int) or units < 0):
+        raise InputError(f"units is {units!r}; a whole number from 0 on is needed.")
+    if error is not None and not (isinstance(error, int | float | np.floating) and 0 < error < math.inf):
+        raise InputError(f"error is {error!r}; a positive number is needed.")
+    if wiring not in ("skip", "layered"):
+        raise InputError(f"wiring is {wiring!r}; there are 'skip' and 'layered'.")
+    if method not in ("auto", "chain", "chebyshev"):
+        raise InputError(f"method is {method!r}; there are 'auto', 'chain' and 'chebyshev'.")
+    if not set(activations) <= {"relu", "step"} or "relu" not in activations:
+        raise InputError(f"activations is {tuple(activations)}; 'relu' with or without 'step' is needed.")
+    if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
+        raise InputError(f"layers is {layers!r}; a whole number from 1 on is needed.")
+    size = float(np.abs(target.values(np.linspace(*target.interval, 1025))).max())
+    floors = {"float64": 1e-14, "float32": 1e-6, "float16": 5e-3, "bfloat16": 3e-2}
+    name = "float64" if dtype is None else str(dtype).rpartition(".")[2]
+    if name not in floors:
+        raise InputError(f"dtype is {dtype}; one of {', '.join(floors)} is needed.")
+    if error is not None and error < floors[name] * size:
+        raise InputError(
+            f"error is {error:.3g}, but {name} networks of this size of f ({size:.3g}) round by about "
+            f"{floors[name] * size:.3g}; ask for more than that, or another dtype."
+        )
+    return _Request(
+        error=float(error) if error is not None else 0.0,
+        units=units,
+        wiring=wiring,
+        steps="step" in activations,
+        layers=layers,
+        seed=seed,
+    )
+
+
+def _allowed(network: SkipNetwork, request: _Request, best: Approximation | None) -> bool:
+    if request.layers is not None and network.depth > request.layers:
+        return False
+    if request.units is not None:
+        return network.units <= request.units
+    return best is None or network.units < best.units
+
+
+def _better(best: Approximation | None, found: Approximation, units: int | None) -> Approximation:
+    if best is None:
+        return found
+    if units is not None:
+        return found if (found.value, found.units) < (best.value, best.units) else best
+    return found if found.units < best.units else best
+
+
+def _candidates(target: Target, method: str, request: _Request) -> Iterator[tuple[str, Any, int]]:
+    """Names, builders ``error -> network`` and the least units to expect, cheapest ideas first."""
+    breaks = breaks_of(target)
+    if breaks or target.breakpoints:
+        from fathometer.approximation.kinks import joined
+
+        yield "kinks", lambda e: joined(target, breaks, e, request.steps, request.units, request.seed), 0
+        return
+    if method == "chebyshev":
+        yield from _emulations(target, request)
+        return
+    c = chebyshev_coefficients(target) if _smooth(target) else None
+    if c is not None and len(c) <= 3:
+        yield ("affine" if len(c) <= 2 else "quadratic"), lambda e: quadratic(target, c, e, request.units), 0
+        return
+    if method == "auto":
+        yield "shallow", lambda e: _one_layer(target, e, request), 0
+    if request.layers == 1:
+        return
+    if c is not None:
+        yield from _chains(target, request)
+        if request.units is None:
+            yield from _emulations(target, request)
+
+
+def _smooth(target: Target) -> bool:
+    try:
+        chebyshev_coefficients(target)
+    except InputError:
+        return False
+    return True
+
+
+def _one_layer(target: Target, error: float, request: _Request) -> SkipNetwork | None:
+    limit = request.units if request.units is not None else (10**5 if request.layers == 1 else MOST_SHALLOW)
+    if request.units is not None:
+        fit = shallow(target, target.domain, pieces=request.units + (request.wiring == "skip") or 1)
+    else:
+        if curvature_sign(target) == 0 and request.layers != 1 and error < 1e-4:
+            return None  # far more knots than a chain needs units
+        fit = shallow(target, target.domain, error=error)
+    return fit.network(request.wiring) if fit.pieces - 1 <= limit else None
+
+
+def _chains(target: Target, request: _Request) -> Iterator[tuple[str, Any, int]]:
+    """Structures by rising cost; a chain is fitted only when its builder is called."""
+    size = float(np.abs(target.values(np.linspace(*target.interval, 65))).max()) or 1.0
+    levels = 1
+    if request.units is None:
+        levels = max(1, math.ceil(0.5 * math.log2(max(1.0, size / (8 * request.error)))) - 1)
+    fitted: dict[tuple[int, int], Any] = {}
+
+    def builder(kinks: int, squarers: int) -> Any:
+        def build(error: float) -> SkipNetwork | None:
+            key = (kinks, squarers)
+            if key not in fitted:
+                starts = 6 if squarers < 3 else 12
+                fitted[key] = fit_chain(target, kinks, squarers, seed=request.seed, starts=starts)
+            if request.units is not None:
+                return _spent(target, fitted[key], request.units)
+            return _network(lowered(target, fitted[key], error))
+
+        return build
+
+    order = sorted(
+        (kinks + squarers * levels, squarers, kinks) for squarers in range(1, 5) for kinks in range(6)
+    )
+    for least, squarers, kinks in order:
+        if request.units is not None and least > request.units:
+            continue
+        fewer = fitted.get((kinks - 2, squarers))
+        if request.units is None and fewer is not None and fewer.error <= request.error / 4:
+            continue  # two more knots will not pay
+        yield "chain", builder(kinks, squarers), least
+
+
+def _network(realized: Realized | None) -> SkipNetwork | None:
+    return None if realized is None else realized.network()
+
+
+def _spent(target: Target, chain: Any, units: int) -> SkipNetwork | None:
+    """Levels given out one at a time, each where it helps most."""
+    left = units - len(chain.knots) - len(chain.stages)
+    if left < 0:
+        return None
+    levels = [1] * len(chain.stages)
+    points = int(min(6001, 1201 + 8 * 2 ** min(12, units)))
+    for _ in range(left):
+        trials = [
+            Realized(target, chain, [m + (i == j) for i, m in enumerate(levels)], points | 1)
+            for j in range(len(levels))
+        ]
+        levels = min(trials, key=lambda t: t.error).levels
+    return Realized(target, chain, levels, points | 1).network()
+
+
+def _emulations(target: Target, request: _Request) -> Iterator[tuple[str, Any, int]]:
+    """The first number of levels whose certificate holds."""
+
+    def build(error: float) -> SkipNetwork | None:
+        start = max(1, math.ceil(0.5 * math.log2(1 / min(1.0, error))) - 1)
+        grid = np.linspace(*target.interval, 4001)
+        y = target.values(grid)
+        for levels in itertools.count(start):
+            network = emulated(target, error, levels)
+            if float(np.abs(network(grid) - y).max()) <= 0.98 * error or levels > start + 14:
+                return network
+        return None
+
+    yield "chebyshev", build, 0
+
+
+def quadratic(target: Target, c: np.ndarray, error: float, units: int | None) -> SkipNetwork:
+    """A quadratic with the least possible number of units: l^2 |a| 4^-m / 8 is exact and optimal.
+
+    Args:
+        target: The function.
+        c: Its Chebyshev coefficients, at most three.
+        error: Sup error, where no number of units is given.
+        units: Levels to use instead.
+    """
+    a, b = target.interval
+    build = Builder(1)
+    u = (build.variable() - a) * (1 / (b - a))
+    lead = 8 * float(c[2]) if len(c) == 3 else 0.0  # of u^2, for s = 2u - 1: T_2(s) = 8 u^2 - 8 u + 1
+    if lead and abs(lead) > 8 * error:
+        levels = (
+            max(0, math.ceil(0.5 * math.log2(abs(lead) / (8 * error)) - 1e-9)) if units is None else units
+        )
+    else:
+        levels = 0 if units is None or not lead else units
+    start, end = (float(v) for v in target.values(np.array([a, b])))
+    line = start + (end - start - lead) * u
+    if not lead:
+        return build.network(line)
+    return build.network(line + lead * (squared(build, u, levels) - 2.0 ** (-2 * levels - 3)))
+
+
+def breaks_of(target: Target) -> tuple[Any, ...]:
+    """Where branches of a formula change inside the interval, as fractions; given breakpoints too."""
+    from fathometer.approximation.kinks import branch_points
+
+    return branch_points(target)

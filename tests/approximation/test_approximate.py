@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import fathometer as fm
+from fathometer.approximation import approximate, certify, lower_bound, tradeoff
+from fathometer.errors import CapabilityError, InputError
+
+
+@pytest.mark.parametrize("error", [1e-2, 2.0**-9, 1e-4, 1e-6])
+def test_the_square_is_built_with_the_proved_optimum(error):
+    net = approximate("x^2", (0, 1), error)
+    assert net.units == math.ceil(0.5 * math.log2(1 / (8 * error)) - 1e-9)
+    assert net.units == lower_bound("x^2", (0, 1), error).units
+    assert net.certificate.level == "exact" and net.value <= error * (1 + 1e-6)
+    assert net.value == pytest.approx(2.0 ** (-2 * net.units - 3), rel=1e-6)
+
+
+def test_any_quadratic_on_any_interval_is_optimal():
+    net = approximate("3*x^2 - x + 1", (-1, 3), 1e-3)
+    assert net.units == math.ceil(0.5 * math.log2(3 * 16 / (8 * 1e-3)))
+    assert net.value <= 1e-3
+
+
+@pytest.mark.parametrize(("error", "ceiling"), [(1e-2, 3), (1e-4, 11)])
+def test_exp_stays_within_the_published_ceilings_with_a_proof(error, ceiling):
+    net = approximate("exp(x)", (0, 1), error)
+    assert net.units <= ceiling
+    assert net.certificate.level == "exact" and net.certificate.upper <= error
+    grid = np.linspace(0, 1, 20_001)
+    assert np.abs(net(grid) - np.exp(grid)).max() <= net.certificate.upper
+    assert net.units >= lower_bound("exp(x)", (0, 1), error)
+
+
+def test_lines_and_constants_need_no_unit():
+    assert approximate("3-2*x", (0, 1), 1e-6).units == 0
+    assert approximate("2", (0, 1), 1e-6).units == 0
+
+
+@pytest.mark.parametrize(
+    ("f", "units"), [("abs(x-0.3)", 1), ("max(x, 1-x, 0.6)", 2), (([0, 0.5, 1], [1.0, 0.0, 2.0]), 1)]
+)
+def test_kinks_are_exact(f, units):
+    net = approximate(f, (0, 1), 1e-6)
+    assert net.units == units and net.certificate.upper < 1e-14
+
+
+def test_jumps_take_one_step_each_and_are_exact_at_any_fraction():
+    net = approximate("step(x-0.3)+x", (0, 1), 1e-6)
+    assert net.network.steps == 1 and net.certificate.upper < 1e-14
+    with pytest.raises(InputError, match=r"f has a jump of 1 at 0\.3; .* half of it, 0\.5"):
+        approximate("step(x-0.3)+x", (0, 1), 0.1, activations=("relu",))
+
+
+def test_smooth_pieces_are_joined_at_their_kink():
+    net = approximate("max(exp(x), 2)", (0, 1), 1e-2)
+    assert net.certificate.level == "exact" and net.value <= 1e-2
+
+
+def test_a_callable_is_sampled_unless_its_curvature_is_known():
+    sampled = approximate(np.exp, (0, 1), 1e-2)
+    assert sampled.certificate.level == "sampled" and sampled.kind == "estimate"
+    proved = approximate(np.exp, (0, 1), 1e-2, second_derivative=math.e)
+    assert proved.certificate.level == "exact" and proved.certificate.upper <= 1e-2
+
+
+def test_layered_wiring_computes_the_same_function_within_the_same_error():
+    net = approximate("x^2", (0, 1), 1e-4, wiring="layered")
+    assert net.wiring == "layered" and net.value <= 1e-4
+    skip = approximate("x^2", (0, 1), 1e-4)
+    assert net.depth == skip.depth and net.units <= 3 * skip.units
+    grid = np.linspace(0, 1, 1001)
+    np.testing.assert_allclose(net(grid), skip(grid), atol=1e-9)
+
+
+def test_a_budget_of_layers_gives_the_best_single_layer():
+    net = approximate("exp(x)", (0, 1), 1e-3, layers=1)
+    assert (net.depth, net.units) == (1, 10)
+
+
+def test_a_budget_of_units_gives_the_least_error():
+    errors = [approximate("x^2", (0, 1), units=n).value for n in (1, 2, 5)]
+    assert errors == pytest.approx([2.0 ** (-2 * n - 3) for n in (1, 2, 5)], rel=1e-6)
+
+
+def test_chebyshev_emulation_needs_no_search():
+    net = approximate("exp(x)", (0, 1), 1e-3, method="chebyshev")
+    assert net.method == "chebyshev" and net.certificate.upper <= 1e-3
+
+
+def test_an_answer_is_saved_with_its_weights_and_runs_in_torch(tmp_path):
+    net = approximate("x^2", (0, 1), 1e-3)
+    loaded = fm.load(net.save(tmp_path / "net.safetensors"))
+    grid = np.linspace(0, 1, 101)
+    assert np.array_equal(loaded(grid), net(grid)) and loaded.units == net.units
+    with torch.no_grad():
+        np.testing.assert_allclose(net.module(torch.tensor(grid)), net(grid), atol=1e-15)
+    assert certify(net, "x^2", (0, 1)).upper == pytest.approx(net.value, rel=1e-3)
+    assert net.to_onnx(tmp_path / "net.onnx").exists()
+    assert len(net.picture().panels) == 1 and "4 units" in str(net)
+
+
+def test_the_tradeoff_has_all_four_counts():
+    table = tradeoff("exp(x)", (0, 1), [1e-2, 1e-3])
+    first, second = table.rows
+    assert (first.shallow, first.paper) == (3, 110)
+    assert second.shallow == 10
+    for row in table:
+        assert row.lower_bound <= row.deep <= row.shallow < row.paper
+        assert row.certified <= row.error
+    assert len(table.picture().panels[0].marks) == 4
+    with pytest.raises(InputError, match="errors is empty"):
+        tradeoff("exp(x)", (0, 1), [])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: approximate("x^2", (0, 1)), "pass either error or units="),
+        (lambda: approximate("x^2", (0, 1), 0.0), "error is 0.0"),
+        (lambda: approximate("x^2", (0, 1), math.nan), "error is nan"),
+        (lambda: approximate("x^2", (0, 1), units=-1), "units is -1"),
+        (lambda: approximate("x^2", (0, 1), 0.1, wiring="deep"), "wiring is 'deep'"),
+        (lambda: approximate("x^2", (0, 1), 0.1, method="magic"), "method is 'magic'"),
+        (lambda: approximate("x^2", (0, 1), 0.1, activations=("step",)), "activations is"),
+        (lambda: approximate("x^2", (0, 1), 0.1, layers=0), "layers is 0"),
+        (lambda: approximate("x^2", (0, 1), 1e-17), "float64 networks"),
+        (lambda: approximate("x^2", (0, 1), 1e-8, dtype=torch.float32), "float32 networks"),
+        (lambda: approximate("x^2", (0, 1), 0.1, dtype="int8"), "dtype is int8"),
+        (lambda: approximate("x*y", [(0, 1), (0, 1)], 0.1), "functions of one variable"),
+        (lambda: approximate("x^2", (0, 1), 1e-4, layers=2), "cannot be met within units=None, layers=2"),
+        (lambda: approximate("abs(exp(x)-2)", (0, 1), units=3), "units= is for functions without kinks"),
+        (lambda: approximate("1/(x-0.5)", (0, 1), 0.1), "f is -?inf at 0.5"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_layering_of_steps_is_a_capability():
+    with pytest.raises(CapabilityError, match="layered wiring is built for ReLU networks"):
+        fm.approximation.approximate("step(x-0.3)+x", (0, 1), 0.1, wiring="layered")
