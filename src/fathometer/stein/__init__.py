@@ -5,7 +5,7 @@ Gorham & Mackey, "Measuring Sample Quality with Stein's Method" (NIPS 2015) and
 (n, d) and scores (n, d), the gradients of the log target density at the points.
 """
 
-from fathometer.stein import samplers
+from fathometer.stein import examples, samplers
 from fathometer.stein.chains import Chain, ess, rhat
 from fathometer.stein.classical import ClassicalSteinDiscrepancy, classical_discrepancy
 from fathometer.stein.compress import thin
@@ -37,6 +37,7 @@ __all__ = [
     "classical_discrepancy",
     "draws_of",
     "ess",
+    "examples",
     "goodness_of_fit",
     "graph_discrepancy",
     "ksd",

@@ -164,7 +164,9 @@ class SteinGram:
         Z = X if radial.factor is None else X @ radial.factor
         Y = X if radial.inverse is None else X @ radial.inverse
         if self.direct:
-            return _Side(Z=Z, Y=Y, B=scores, norms=np.zeros((4, len(X))), S=Y)
+            # by columns, so that the compiled loops read each coordinate in one piece without a copy
+            Z, Y, B = (np.asfortranarray(v) for v in (Z, Y, scores))
+            return _Side(Z=Z, Y=Y, B=B, norms=np.zeros((4, len(X))), S=Y)
         B = scores - self.mean_score
         f = self._ratios[which]
         norms = np.stack(
@@ -191,7 +193,8 @@ class SteinGram:
 
         def run(rows: slice) -> None:
             part, white = a.part(rows), radial.factor is None
-            fill_direct(*_numbers(radial), part.Z.T, part.Y.T, part.B.T, Z2, Y2, B2, white, out[rows])
+            Z, Y, B = (np.ascontiguousarray(v).T for v in (part.Z, part.Y, part.B))
+            fill_direct(*_numbers(radial), Z, Y, B, Z2, Y2, B2, white, out[rows])
 
         _in_threads(run, len(out), out.size)
 
