@@ -273,7 +273,7 @@ def test_result_is_saved_and_drawn(tmp_path):
         again = fm.load(result.save(tmp_path / "r.safetensors"))
         assert again.value == result.value
         np.testing.assert_array_equal(again.witness, result.witness)
-        assert result.picture().panels[0].title.startswith("discrepancy")
+        assert "times that of a correct independent sample" in result.picture().caption
         assert "9 points" in str(result)
         assert result.ratio == result.value / result.expected
 
