@@ -62,6 +62,15 @@ def test_a_hessian_of_the_law_is_close_to_the_law_at_any_scale(probes, unit, sca
     assert found.rows[1].ks > 0.1  # the other law does not fit, and that is seen
 
 
+def test_a_known_spectrum_is_used_as_it_is():
+    surface = Ensemble(300, 0.3, 0.5, unit=1.0)
+    values = torch.linalg.eigvalsh(surface.H0 + surface.H1).numpy()
+    found = compare(surface, known=of_eigenvalues(values))
+    assert found.kind == "exact" and found.error == 0.0
+    np.testing.assert_allclose(found.density.points[0], values * found.normalization, rtol=1e-12, atol=1e-12)
+    assert found.value == pytest.approx(compare(surface).value, abs=0.01)
+
+
 def test_a_spike_is_counted_as_an_outlier():
     surface = Ensemble(150, 0.1, 0.5, unit=1.0)
     surface.H0[0, 0] += 20.0
@@ -131,5 +140,7 @@ def test_compare_refuses_what_it_cannot_normalize():
     dead.H0 *= 0
     with pytest.raises(InputError, match="trace of the Gauss-Newton part is 0"):
         compare(dead)
+    with pytest.raises(InputError, match=r"known is .*; the whole spectrum of the 20 eigenvalues"):
+        compare(Ensemble(20, 0.1, 0.5, unit=1.0), known=of_eigenvalues(np.ones(3)))
     with pytest.raises(InputError, match="scale is -1"):
         compare(dead, scale=-1.0)

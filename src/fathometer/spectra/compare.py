@@ -138,6 +138,7 @@ def compare(
     probes: int = 10,
     steps: int | None = None,
     seed: int = 0,
+    known: SpectralDensity | None = None,
 ) -> Comparison:
     """Put the spectrum of a surface's Hessian beside the laws at its energy and aspect ratio.
 
@@ -147,12 +148,14 @@ def compare(
         probes: Random probes, where P is too large to diagonalize; as in `density`.
         steps: Nodes of each probe.
         seed: Of the probes.
+        known: The spectrum of the surface's Hessian, where all its eigenvalues are known already.
 
     Returns:
         Densities, distances and the assumptions measured one by one.
 
     Raises:
-        InputError: If the surface is none, its loss has no outputs, or its Gauss-Newton part is zero.
+        InputError: If the surface is none, its loss has no outputs, its Gauss-Newton part is zero,
+            or ``known`` is not the whole spectrum of P eigenvalues.
 
     Warns:
         TheoryWarning: If the loss is not a squared error: the energy is then half the mean square of the
@@ -163,12 +166,16 @@ def compare(
         raise InputError(f"surface is a {type(surface).__name__}; pass a LossSurface.")
     energy, targets, to_paper, notes = energy_of(surface)
     P = surface.size
+    if known is not None and (known.kind != "exact" or known.size != P):
+        raise InputError(
+            f"known is {known}; the whole spectrum of the {P} eigenvalues of the surface's Hessian is needed."
+        )
     limit = min(EXACT_LIMIT, probes * (steps or DEFAULT_STEPS))
-    exact = limit >= P and fits_dense(3 * P)
+    exact = known is None and limit >= P and fits_dense(3 * P)
     if exact:
         (measured, gauss_newton, residual), factor, variance = _dense(surface, scale)
     else:
-        measured, factor, variance = _sketched(surface, scale, probes, steps, seed)
+        measured, factor, variance = _sketched(surface, scale, probes, steps, seed, known)
         gauss_newton = residual = None
     natural = scale * to_paper / factor
     phi, normalized = P / targets, energy * (scale / natural) ** 2
@@ -261,13 +268,17 @@ def _dense(surface: Any, scale: float) -> tuple[list[SpectralDensity], float, fl
 
 
 def _sketched(
-    surface: Any, scale: float, probes: int, steps: int | None, seed: int
+    surface: Any, scale: float, probes: int, steps: int | None, seed: int, known: SpectralDensity | None
 ) -> tuple[SpectralDensity, float, float]:
+    """The measured spectrum, the factor and the variance of the residual part, from products."""
     H, H0 = surface.hessian(), surface.gauss_newton()
     P = H.shape[0]
     factor = _factor(float(trace(H0, seed=seed).value), P, scale)
     residual: LinearOperator = factor * (H - H0)
     variance = float(frobenius_norm(residual, seed=seed).value) ** 2 / P
+    if known is not None:
+        values = snapped(np.asarray(known.points[0]) * factor)
+        return of_eigenvalues(values, like=values, name="normalized Hessian"), factor, variance
     return density(factor * H, probes, steps, seed, method="lanczos"), factor, variance
 
 
