@@ -34,6 +34,24 @@ def test_exp_stays_within_the_published_ceilings_with_a_proof(error, ceiling):
     assert net.units >= lower_bound("exp(x)", (0, 1), error)
 
 
+@pytest.mark.parametrize(
+    ("error", "units"), [(1e-2, 5), (1e-3, 8), (1e-4, 12), (1e-5, 15), (1e-6, 18), (1e-8, 25), (1e-10, 32)]
+)
+def test_the_product_takes_the_published_units_near_its_proved_bound(error, units):
+    net = approximate("x*y", [(0, 1), (0, 1)], error)
+    assert net.units == units <= fm.approximation.product_bound(error) + 3
+    assert net.certificate.level == "structural" and net.value <= error * (1 + 1e-5)
+    x = np.random.default_rng(0).random((20_000, 2))
+    gap = np.abs(net(x) - x[:, 0] * x[:, 1]).max()
+    assert 0.3 * net.value <= gap <= net.value
+
+
+def test_the_product_works_on_any_box():
+    net = approximate("x*y", [(-1, 3), (2, 5)], 1e-3)
+    x = np.random.default_rng(0).random((20_000, 2)) * [4, 3] + [-1, 2]
+    assert np.abs(net(x) - x[:, 0] * x[:, 1]).max() <= net.certificate.upper <= 1e-3
+
+
 def test_lines_and_constants_need_no_unit():
     assert approximate("3-2*x", (0, 1), 1e-6).units == 0
     assert approximate("2", (0, 1), 1e-6).units == 0
@@ -127,9 +145,10 @@ def test_the_tradeoff_has_all_four_counts():
         (lambda: approximate("x^2", (0, 1), 0.1, activations=("step",)), "activations is"),
         (lambda: approximate("x^2", (0, 1), 0.1, layers=0), "layers is 0"),
         (lambda: approximate("x^2", (0, 1), 1e-17), "float64 networks"),
+        (lambda: approximate("x*y", [(0, 1e9), (0, 1e9)], 1e-1), "float64 networks"),
         (lambda: approximate("x^2", (0, 1), 1e-8, dtype=torch.float32), "float32 networks"),
         (lambda: approximate("x^2", (0, 1), 0.1, dtype="int8"), "dtype is int8"),
-        (lambda: approximate("x*y", [(0, 1), (0, 1)], 0.1), "functions of one variable"),
+        (lambda: approximate("x*y+x", [(0, 1), (0, 1)], 0.1), "functions of one variable"),
         (lambda: approximate("x^2", (0, 1), 1e-4, layers=2), "cannot be met within units=None, layers=2"),
         (lambda: approximate("abs(exp(x)-2)", (0, 1), units=3), "units= is for functions without kinks"),
         (lambda: approximate("1/(x-0.5)", (0, 1), 0.1), "f is -?inf at 0.5"),

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fathometer.approximation.certificates import Certificate, certify
+from fathometer.approximation.certificates import Certificate, certify, sample_points
 from fathometer.approximation.chains import Realized, fit_chain, lowered, squared
 from fathometer.approximation.chebyshev import emulated
 from fathometer.approximation.layering import layered
 from fathometer.approximation.network import Builder, SkipNetwork
+from fathometer.approximation.products import is_product, multiplied
 from fathometer.approximation.shallow import curvature_sign, shallow
 from fathometer.approximation.smoothness import chebyshev_coefficients
 from fathometer.approximation.target import Target, as_target
@@ -41,7 +42,8 @@ class Approximation(Result):
     Attributes:
         certificate: The enclosure of its sup error.
         table: All weights (see ``SkipNetwork.table``); they are what is saved.
-        method: "affine", "quadratic", "kinks", "shallow", "chain" or "chebyshev".
+        method: "affine", "quadratic", "product", "kinks", "shallow", "chain" or
+            "chebyshev".
         requested: The error that was asked for; NaN if a number of units was.
         network: The exact graph.
     """
@@ -144,7 +146,7 @@ def approximate(
 
     Args:
         f: Text such as ``"exp(x)"``, a sympy expression, a numpy series, a table ``(xs, ys)``, or a callable.
-        domain: ``(a, b)``.
+        domain: ``(a, b)``; two such pairs for the product ``x*y``.
         error: Sup error > 0; or
         units: a budget of hidden units, for the least certified error.
         wiring: "skip" (a unit may read everything before it) or "layered".
@@ -163,10 +165,20 @@ def approximate(
         InputError: If the request makes no sense or cannot be met; the message says why.
     """
     target = as_target(f, domain, curvature=second_derivative, breakpoints=breakpoints)
+    if is_product(target) and error is not None and wiring == "skip" and layers is None:
+        _checked(target, error, units, wiring, activations, layers, dtype, method, seed)
+        network, certificate = multiplied(target, float(error))
+        return Approximation(
+            certificate=certificate,
+            table=network.table(),
+            method="product",
+            requested=float(error),
+            network=network,
+        )
     if target.dimension != 1:
         raise InputError(
-            f"domain has {target.dimension} intervals; approximate builds functions of one variable. "
-            "For products and polynomials see fathometer.approximation.product and liang_srikant."
+            f"domain has {target.dimension} intervals; approximate builds functions of one variable, and x*y "
+            "with skip wiring. For more see fathometer.approximation.liang_srikant."
         )
     request = _checked(target, error, units, wiring, activations, layers, dtype, method, seed)
     known = {"second_derivative": second_derivative, "breakpoints": tuple(breakpoints)}
@@ -230,7 +242,7 @@ def _checked(
         raise InputError(f"activations is {tuple(activations)}; 'relu' with or without 'step' is needed.")
     if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
         raise InputError(f"layers is {layers!r}; a whole number from 1 on is needed.")
-    size = float(np.abs(target.values(np.linspace(*target.interval, 1025))).max())
+    size = float(np.abs(target.values(sample_points(target, 1025))).max())
     floors = {"float64": 1e-14, "float32": 1e-6, "float16": 5e-3, "bfloat16": 3e-2}
     name = "float64" if dtype is None else str(dtype).rpartition(".")[2]
     if name not in floors:

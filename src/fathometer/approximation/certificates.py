@@ -133,7 +133,7 @@ def certify(
             f"domain has {target.dimension} interval{'s' * (target.dimension > 1)}, "
             f"but the network has {net.inputs} inputs."
         )
-    target.values(_grid(target))
+    target.values(sample_points(target))
     if target.dimension > 1:
         return _sampled(net, target)
     if target.formula is None:
@@ -171,7 +171,7 @@ class _Enclosure:
         self.heap: list[tuple[float, int, Any]] = []
         self.order = count()
         self.blur = 0.0
-        self.scale = max(1.0, float(np.abs(target.values(_grid(target))).max()))
+        self.scale = max(1.0, float(np.abs(target.values(sample_points(target))).max()))
 
     def add(self, a: Any, b: Any, at_a: Any, at_b: Any, deviation: float) -> None:
         """Enclose the error on one piece (balls) and queue it by its upper bound."""
@@ -360,7 +360,7 @@ def _slack(*values: np.ndarray) -> float:
 
 def _sampled(net: SkipNetwork, target: Target) -> Certificate:
     """The largest error on a grid, and around it; proves a lower bound only up to float rounding."""
-    points = _grid(target, 20_001 if target.dimension == 1 else 40_000)
+    points = sample_points(target, 20_001 if target.dimension == 1 else 40_000)
     if target.dimension == 1 and not net.steps:
         lines = fast_pieces(net, target.interval)
         ends = np.append(lines.left[:, 0], lines.right[-1, 0])
@@ -385,7 +385,7 @@ def _sampled(net: SkipNetwork, target: Target) -> Certificate:
     )
 
 
-def _grid(target: Target, size: int = 257) -> np.ndarray:
+def sample_points(target: Target, size: int = 257) -> np.ndarray:
     """Points over the domain: even in one dimension, a lattice rule with the corners in more."""
     box = np.array(target.domain)
     d = len(box)
