@@ -8,9 +8,12 @@ numbers about a slope, and a warning says so.
 
 import warnings
 
-from fathometer.errors import TheoryWarning
-from fathometer.linalg import eigenpairs, frobenius_norm, trace
+from torch import Tensor
+
+from fathometer.errors import CapabilityError, InputError, TheoryWarning
+from fathometer.linalg import diagonal, eigenpairs, frobenius_norm, trace
 from fathometer.model import LossSurface
+from fathometer.model.exact_diagonal import gauss_newton_diagonal, hessian_diagonal
 from fathometer.results import Estimate
 
 CRITICAL = 0.1
@@ -68,6 +71,9 @@ def hessian_trace(
 ) -> Estimate:
     """Trace of the Hessian, in loss per squared parameter.
 
+    Exact, without sampling, where the network is affine in each single weight (see
+    `fathometer.model.exact_diagonal`); else sampled.
+
     Args:
         surface: Loss surface; the Hessian is taken at its point.
         tolerance: Relative standard error at which sampling stops.
@@ -77,7 +83,29 @@ def hessian_trace(
     Raises:
         InputError: If an argument is out of range.
     """
+    if isinstance(surface, LossSurface):
+        try:
+            found = hessian_diagonal(surface)
+        except (CapabilityError, InputError):  # not provably affine, or no graph to prove it on: sample
+            pass
+        else:
+            return Estimate(
+                value=float(found.sum()),
+                kind="exact",
+                error=0.0,
+                method="structured pass",
+                cost=1,
+                cost_unit="passes",
+            )
     return trace(surface.hessian(), "auto", tolerance, seed, max_products=max_products)
+
+
+def gauss_newton_weights(surface: LossSurface, seed: int = 0) -> Tensor:
+    """Diagonal (P,) of the Gauss-Newton matrix in float64: exact where the layers allow it, else sampled."""
+    try:
+        return gauss_newton_diagonal(surface)
+    except CapabilityError:
+        return diagonal(surface.double().gauss_newton(), seed=seed).value.clamp(min=0.0)
 
 
 def hessian_frobenius(

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from fathometer.drawing import Picture
 from fathometer.errors import CapabilityError, InputError
-from fathometer.linalg import diagonal, eigenpairs
+from fathometer.linalg import eigenpairs
 from fathometer.model import LossSurface
 from fathometer.results import Estimate, Result
-from fathometer.sharpness.curvature import hessian_norm, hessian_trace
+from fathometer.sharpness.curvature import gauss_newton_weights, hessian_norm, hessian_trace
 from fathometer.sharpness.rescalings import Rescalings, rescalings
 from fathometer.sharpness.worst_case import epsilon_sharpness, keskar
 from fathometer.types import Kind
@@ -171,7 +171,7 @@ def flatten(
     """
     group = group_of(surface, example_inputs)
     exact = surface.double()
-    curvature = diagonal(exact.gauss_newton(), seed=seed).value.clamp(min=0.0)
+    curvature = gauss_newton_weights(exact, seed)
     model = group.move(orbit_minimum(exact, group, curvature, -2.0, largest)[0])
     before = hessian_trace(exact, seed=seed)
     after = hessian_trace(surface.around(model).double(), seed=seed)

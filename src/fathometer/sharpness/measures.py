@@ -152,11 +152,13 @@ def _layer_norm(surface: LossSurface, layer: str, seed: int) -> Estimate:
 
 def of_layers(name: str, surface: LossSurface) -> dict[str, Measure]:
     """A measure of blocks, once for each weight: ``name:weight``."""
-    function, *rest = _LAYERS[name]
+    function, invariant_to, unit, source = _LAYERS[name]
     shapes = zip(surface.names, surface.space.shapes, strict=True)
     weights = [weight for weight, shape in shapes if len(shape) > 1][:MOST_LAYERS]
     return {
-        f"{name}:{weight}": Measure(lambda s, k, layer=weight: function(s, layer, k), *rest)
+        f"{name}:{weight}": Measure(
+            lambda s, k, layer=weight: function(s, layer, k), invariant_to, unit, source
+        )
         for weight in weights
     }
 

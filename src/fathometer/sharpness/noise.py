@@ -14,16 +14,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
 from fathometer.errors import InputError
-from fathometer.linalg import diagonal
 from fathometer.linalg.counted import DENSE_LIMIT
 from fathometer.model import LossSurface
 from fathometer.model.labels import labels
 from fathometer.results import Estimate, Result
+from fathometer.sharpness.curvature import gauss_newton_weights
 from fathometer.types import Kind
 from fathometer.work import generator
 
@@ -264,8 +265,8 @@ def _rounding(
         values, vectors = torch.linalg.eigh(surface.hessian().to_dense())
         values = values.clamp(min=0.0) + floor if add else values.clamp(min=floor)
         return lambda z: vectors @ ((vectors.T @ z) / values.sqrt()), float(-0.5 * values.log().sum())
-    bend = diagonal(surface.gauss_newton(), tolerance=0.2, max_products=60).value
-    values = bend.clamp(min=0.0) + floor if add else bend.clamp(min=floor)
+    bend = gauss_newton_weights(surface)
+    values = bend + floor if add else bend.clamp(min=floor)
     return lambda z: z / values.sqrt(), float(-0.5 * values.log().sum())
 
 
@@ -277,7 +278,7 @@ def _crossing(gap: Callable[[float], float], end: float, guess: float) -> tuple[
             return end, spent
         low, high = high, min(1.5 * high, end)
         spent += 1
-    root, report = brentq(gap, low, high, xtol=1e-12 * high, rtol=1e-9, full_output=True)
+    root, report = brentq(gap, low, high, xtol=1e-12 * high, rtol=np.float64(1e-9), full_output=True)
     return float(root), spent + report.function_calls
 
 

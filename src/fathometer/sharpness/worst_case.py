@@ -54,11 +54,11 @@ class Slope(Protocol):
         """The point in the middle."""
         ...
 
-    def energy(self, theta: Tensor) -> Tensor:
+    def energy(self, theta: Tensor, /) -> Tensor:
         """Mean loss at a point."""
         ...
 
-    def gradient(self, theta: Tensor | None = None) -> Tensor:
+    def gradient(self, theta: Tensor | None = None, /) -> Tensor:
         """Gradient at a point, or in the middle."""
         ...
 
