@@ -272,9 +272,9 @@ class LossSurface:
         check_seed(seed)
         if kind != "empirical" and problem.objective.likelihood is None:
             raise InputError(
-                f"the loss {self.loss} is not known to be the negative log of a distribution of targets, so "
-                f"its {kind} Fisher matrix is undefined; use 'cross_entropy', 'mse' or 'half_mse', "
-                "kind='empirical', or gauss_newton()."
+                f"the loss {self.loss} (with smoothed or weighted targets, or a loss of one's own) is not "
+                f"known to be the negative log of a distribution of targets, so its {kind} Fisher matrix is "
+                "undefined; use kind='empirical' or gauss_newton()."
             )
         if kind == "exact":
             return self.gauss_newton(point, check=check)

@@ -20,8 +20,10 @@ import numpy as np
 import torch
 
 from fathometer.drawing.picture import Picture
-from fathometer.errors import InputError, TheoryWarning
+from fathometer.errors import CapabilityError, InputError, TheoryWarning
 from fathometer.linalg import LinearOperator, frobenius_norm, trace
+from fathometer.model import LossSurface
+from fathometer.model.exact_diagonal import gauss_newton_diagonal
 from fathometer.model.slopes import output_slopes
 from fathometer.results import Result, Row, Table
 from fathometer.spectra.critical import critical_energy
@@ -273,13 +275,23 @@ def _sketched(
     """The measured spectrum, the factor and the variance of the residual part, from products."""
     H, H0 = surface.hessian(), surface.gauss_newton()
     P = H.shape[0]
-    factor = _factor(float(trace(H0, seed=seed).value), P, scale)
+    factor = _factor(_gauss_newton_trace(surface, H0, seed), P, scale)
     residual: LinearOperator = factor * (H - H0)
     variance = float(frobenius_norm(residual, seed=seed).value) ** 2 / P
     if known is not None:
         values = snapped(np.asarray(known.points[0]) * factor)
         return of_eigenvalues(values, like=values, name="normalized Hessian"), factor, variance
     return density(factor * H, probes, steps, seed, method="lanczos"), factor, variance
+
+
+def _gauss_newton_trace(surface: Any, H0: LinearOperator, seed: int) -> float:
+    """Exact where the layers allow a structured pass, else sampled."""
+    if isinstance(surface, LossSurface):
+        try:
+            return float(gauss_newton_diagonal(surface).sum())
+        except (CapabilityError, InputError):
+            pass
+    return float(trace(H0, seed=seed).value)
 
 
 def _factor(total: float, P: int, scale: float) -> float:

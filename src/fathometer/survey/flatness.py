@@ -9,6 +9,15 @@ from fathometer.survey.subject import Subject
 from fathometer.survey.vocabulary import Fact, Section, Skipped, records
 
 FACTOR = 1e6
+AUDITED = (
+    "hessian_norm",
+    "hessian_trace",
+    "hessian_frobenius",
+    "relative_norm",
+    "relative_trace",
+    "fisher_rao_empirical",
+)
+"""Measures that are taken again at rescaled networks: three that move and three that should not."""
 
 
 def measure(subject: Subject) -> Section:
@@ -16,9 +25,7 @@ def measure(subject: Subject) -> Section:
     surface, seed = subject.surface, subject.seed
     subject.progress(0, 4, "measures")
     table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface))
-    for note in () if table is None else table.notes:
-        what, _, reason = note.partition(" was not measured: ")
-        subject.skipped.append(Skipped(what=what, reason=reason))
+    subject.skipped += [] if table is None else _omissions(table)
     subject.progress(1, 4, "a sharper network with the same outputs")
     sharper = subject.attempt(
         "an equivalent sharper network", lambda: sharpness.sharpen(surface, factor=FACTOR, seed=seed)
@@ -27,22 +34,32 @@ def measure(subject: Subject) -> Section:
     flatter = subject.attempt(
         "the flattest equivalent network", lambda: sharpness.flatten(surface, seed=seed)
     )
+    audit = subject.attempt("the audit of invariances", lambda: sharpness.audit(surface, AUDITED, seed=seed))
     subject.progress(3, 4, "landscape")
     points = 61 if subject.thorough else 31
     landscape = subject.attempt(
         "the landscape", lambda: sharpness.landscape(surface, "filter", points, seed=seed)
     )
     facts = [*_facts("sharper", sharper), *_facts("flattest", flatter)]
-    pictures = [result.picture() for result in (sharper, landscape) if result is not None]
+    pictures = [result.picture() for result in (sharper, audit, landscape) if result is not None]
     return Section(
         name="sharpness",
         title="Sharpness",
         question="How sharp is this place, and which of these numbers mean anything?",
-        verdict=_verdict(table, sharper, flatter),
+        verdict=_verdict(audit, sharper, flatter),
         facts=tuple(facts),
         pictures=records(pictures),
         tables=() if table is None else (Table(title=table.title, rows=table.rows),),
     )
+
+
+def _omissions(table: Table) -> list[Skipped]:
+    """What the table could not measure, one entry a reason."""
+    names: dict[str, list[str]] = {}
+    for note in table.notes:
+        what, _, reason = note.partition(" was not measured: ")
+        names.setdefault(reason, []).append(what)
+    return [Skipped(what=", ".join(group), reason=reason) for reason, group in names.items()]
 
 
 def _facts(which: str, equivalent: Any) -> list[Fact]:
@@ -66,7 +83,7 @@ def _facts(which: str, equivalent: Any) -> list[Fact]:
     ]
 
 
-def _verdict(table: Any, sharper: Any, flatter: Any) -> str:
+def _verdict(audit: Any, sharper: Any, flatter: Any) -> str:
     parts = []
     if sharper is not None:
         parts.append(
@@ -76,9 +93,13 @@ def _verdict(table: Any, sharper: Any, flatter: Any) -> str:
     if flatter is not None:
         ratio = float(flatter.before.value) / float(flatter.after.value)
         parts.append(f"the flattest equivalent has a trace {number(ratio, 3)} times smaller")
-    if table is not None:
-        kept = sum("layer_scale" in row.invariant_to for row in table.rows)
-        parts.append(f"{kept} of {len(table.rows)} measures do not depend on such a rescaling")
+    if audit is not None and audit.rows:
+        moved = {row.measure for row in audit.rows if row.verdict != "invariant"}
+        measures = {row.measure for row in audit.rows}
+        parts.append(
+            f"taken again at rescaled networks, {len(measures - moved)} of {len(measures)} measures stay "
+            "as they are"
+        )
     if not parts:
         return "No sharpness could be measured."
     text = "; ".join(parts)

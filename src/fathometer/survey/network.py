@@ -16,8 +16,8 @@ CRITICAL = 1e-6
 def measure(subject: Subject) -> Section:
     """Sizes, loss, gradient, and what one best step along the gradient would still gain."""
     surface = subject.surface
-    energy = float(surface.energy())
-    gradient = surface.gradient().double()
+    exact = surface.double()
+    energy, gradient = float(exact.energy()), exact.gradient()
     norm = float(torch.linalg.vector_norm(gradient))
     gain = subject.attempt("the gain of a gradient step", lambda: _gain(subject, gradient)) if norm else 0.0
     ratio = surface.size / surface.examples

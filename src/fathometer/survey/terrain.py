@@ -33,9 +33,10 @@ def measure(subject: Subject) -> Section:
     if not dense:
         top = subject.attempt("the largest eigenvalue", lambda: eigenpairs(operator, 1, seed=subject.seed))
     subject.progress(2, 3, "theory")
+    known = density if dense else None
     comparison = subject.attempt(
         "the comparison with random matrix theory",
-        lambda: spectra.compare(surface, probes=_effort(subject)[0], seed=subject.seed),
+        lambda: spectra.compare(surface, probes=_effort(subject)[0], seed=subject.seed, known=known),
     )
     facts = [*_extremes(density, top), *_index_facts(index), *_theory_facts(comparison)]
     pictures = [result.picture() for result in (density, comparison) if result is not None]
