@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fathometer.calculus import gauss_rule, jacobi_matrix
 from fathometer.errors import BudgetError, InputError
 from fathometer.linalg.counted import Counted, check_symmetric, normal
 from fathometer.linalg.operator import LinearOperator
@@ -44,16 +45,11 @@ class Tridiagonal:
 
     def to_dense(self) -> Tensor:
         """The tridiagonal matrices (probes, m, m)."""
-        T = torch.diag_embed(self.diagonal)
-        return (
-            T + torch.diag_embed(self.off_diagonal, offset=1) + torch.diag_embed(self.off_diagonal, offset=-1)
-        )
+        return jacobi_matrix(self.diagonal, self.off_diagonal)
 
     def gauss(self) -> tuple[Tensor, Tensor]:
         """Nodes (probes, m), ascending, and weights (probes, m) of the Gauss rule; weights sum to one."""
-        nodes, vectors = torch.linalg.eigh(self.to_dense())
-        weights = vectors[..., 0, :].square()
-        return nodes, weights / weights.sum(-1, keepdim=True)
+        return gauss_rule(self.diagonal, self.off_diagonal)
 
 
 def lanczos(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fathometer.calculus.stieltjes import Law
 from fathometer.drawing.picture import Picture
 from fathometer.errors import CapabilityError, InputError, TheoryWarning
 from fathometer.linalg import LinearOperator, frobenius_norm, trace
@@ -36,7 +37,6 @@ from fathometer.spectra.density import (
     of_eigenvalues,
 )
 from fathometer.spectra.free_sum import free_sum
-from fathometer.spectra.law import Law
 from fathometer.spectra.laws import (
     MarchenkoPastur,
     WishartPlusReluResidual,

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import brentq
 
+from fathometer.calculus.stieltjes import like_input
 from fathometer.errors import InputError
 from fathometer.results import Result
-from fathometer.spectra.law import like_input
 from fathometer.spectra.laws import WishartPlusReluResidual, WishartPlusWigner, check_positive
 from fathometer.types import Kind
 

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
+from fathometer.calculus.stieltjes import like_input
 from fathometer.drawing.picture import Picture
 from fathometer.errors import InputError
 from fathometer.linalg import Eigenpairs, LinearOperator, as_operator, eigenpairs, slq
 from fathometer.results import Result
-from fathometer.spectra.law import like_input
 from fathometer.types import Kind
 from fathometer.work import allowance
 

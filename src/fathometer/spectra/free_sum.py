@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fathometer.calculus.stieltjes import like_input
 from fathometer.drawing.picture import Picture
 from fathometer.errors import CapabilityError, InputError
 from fathometer.results import Result
 from fathometer.spectra.density import SpectralDensity
-from fathometer.spectra.law import like_input
 from fathometer.types import Kind
 
 Complex = NDArray[np.complex128]

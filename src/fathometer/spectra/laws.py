@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from fathometer.calculus.stieltjes import Law
 from fathometer.errors import InputError
-from fathometer.spectra.law import Law
 from fathometer.work import numpy_generator
 
 

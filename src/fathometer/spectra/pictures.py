@@ -13,11 +13,11 @@ import numpy as np
 from fathometer.drawing.picture import Axis, Band, Bars, Line, Panel, Picture, Points, Rule
 
 if TYPE_CHECKING:
+    from fathometer.calculus.stieltjes import Law
     from fathometer.spectra.compare import Comparison
     from fathometer.spectra.critical_points import CriticalPoints
     from fathometer.spectra.density import SpectralDensity
     from fathometer.spectra.free_sum import FreeSum
-    from fathometer.spectra.law import Law
     from fathometer.spectra.monitor import SharpnessHistory
 
 BINS_PER_DECADE = 12

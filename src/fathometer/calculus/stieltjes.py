@@ -1,8 +1,9 @@
-"""The engine behind the spectral laws: one rational function per law.
+"""Stieltjes inversion for laws whose transform has a rational inverse.
 
-Every law of this room is freely infinitely divisible with finitely many jumps. In the
-variable ``w = 1/G``, where ``G(z)`` is the mean of ``1/(z - t)`` over the spectrum, all
-that is known about such a law is one rational function with positive weights,
+The densities, distribution functions, bands and atoms of the laws of random matrix theory
+come from one rational function for each law. Such a law is freely infinitely divisible with
+finitely many jumps. In the variable ``w = 1/G``, where ``G(z)`` is the mean of
+``1/(z - t)`` over the spectrum, it is a rational function with positive weights,
 
     z(w) = w + mean + sum_j a_j / (w - p_j),        a_j > 0.
 
