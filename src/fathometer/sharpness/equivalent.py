@@ -35,6 +35,8 @@ WALKABLE: dict[str, Callable[..., Estimate]] = {
     "epsilon_sharpness": epsilon_sharpness,
     "keskar": keskar,
 }
+RANKING = 128
+"""Examples by which the sharpest tensor is chosen; what is measured afterwards uses all."""
 LARGEST_STEP = 60.0
 """Log-factor beyond which float32 weights overflow."""
 
@@ -228,10 +230,18 @@ def _rows(group: Rescalings, name: str) -> tuple[csr_array, Tensor]:
     return csr_array(space.basis[first] - space.basis[second]), place
 
 
+def _some_examples(surface: LossSurface) -> LossSurface:
+    """Enough of the data to rank the tensors by; all of it where examples cannot be picked."""
+    try:
+        return surface.select(slice(0, RANKING))
+    except InputError:
+        return surface
+
+
 def sharpest_tensor(surface: LossSurface, group: Rescalings, seed: int) -> tuple[str, np.ndarray]:
     """The tensor whose own block is sharpest among those that can shrink as a whole, and how."""
     best: tuple[float, str, np.ndarray] | None = None
-    H = surface.double().hessian()
+    H = _some_examples(surface).double().hessian()
     for name in surface.names:
         if name not in group.tensors:
             continue
@@ -241,7 +251,7 @@ def sharpest_tensor(surface: LossSurface, group: Rescalings, seed: int) -> tuple
         if shrink.min() < 0.5:  # some of its entries cannot follow
             continue
         part = H.restrict(surface.space.positions(name))
-        top = eigenpairs(part, 1, "largest", tolerance=0.05, seed=seed, check=False, max_products=60)
+        top = eigenpairs(part, 1, "largest", tolerance=0.05, seed=seed, check=False, max_products=20)
         bend = float(top.values[0])
         if bend > 0 and (best is None or bend > best[0]):
             best = (bend, name, z / shrink.mean())

@@ -46,7 +46,7 @@ def measure(subject: Subject) -> Section:
         name="sharpness",
         title="Sharpness",
         question="How sharp is this place, and which of these numbers mean anything?",
-        verdict=_verdict(audit, sharper, flatter),
+        verdict=_verdict(table, audit, sharper, flatter),
         facts=tuple(facts),
         pictures=records(pictures),
         tables=() if table is None else (Table(title=table.title, rows=table.rows),),
@@ -83,7 +83,7 @@ def _facts(which: str, equivalent: Any) -> list[Fact]:
     ]
 
 
-def _verdict(audit: Any, sharper: Any, flatter: Any) -> str:
+def _verdict(table: Any, audit: Any, sharper: Any, flatter: Any) -> str:
     parts = []
     if sharper is not None:
         parts.append(
@@ -99,6 +99,12 @@ def _verdict(audit: Any, sharper: Any, flatter: Any) -> str:
         parts.append(
             f"taken again at rescaled networks, {len(measures - moved)} of {len(measures)} measures stay "
             "as they are"
+        )
+    if not parts and table is not None and table.rows:
+        first = table.rows[0]
+        parts.append(
+            f"the {first.measure.replace('_', ' ')} is {number(first.value, 3)}; no rescaling keeps the "
+            "function, so none of the measures can be changed by one"
         )
     if not parts:
         return "No sharpness could be measured."
