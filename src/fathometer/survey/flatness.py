@@ -9,6 +9,32 @@ from fathometer.survey.subject import Subject
 from fathometer.survey.vocabulary import Fact, Section, Skipped, records
 
 FACTOR = 1e6
+MEASURED = (
+    "hessian_norm",
+    "hessian_trace",
+    "hessian_frobenius",
+    "gradient_norm",
+    "gradient_variance",
+    "epsilon_sharpness",
+    "one_step",
+    "average_sharpness",
+    "weight_norm",
+    "spectral_product",
+    "frobenius_product",
+    "relative_flatness_plain",
+    "adaptive_ball",
+    "adaptive_average",
+    "adaptive_one_step",
+    "relative_norm",
+    "relative_trace",
+    "fisher_rao",
+    "fisher_rao_empirical",
+    "path_norm",
+    "path_norm_squares",
+    "orbit_trace",
+    "layer_hessian_norm",
+)
+"""The report's table: quick measures of every kind; `sharpness.measure` has more."""
 AUDITED = (
     "hessian_norm",
     "hessian_trace",
@@ -24,7 +50,7 @@ def measure(subject: Subject) -> Section:
     """Every sharpness with its invariances, equivalent networks sharper and flatter, a landscape."""
     surface, seed = subject.surface, subject.seed
     subject.progress(0, 4, "measures")
-    table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface))
+    table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface, MEASURED))
     subject.skipped += [] if table is None else _omissions(table)
     subject.progress(1, 4, "a sharper network with the same outputs")
     sharper = subject.attempt(
