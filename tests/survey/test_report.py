@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from fathometer import load
+from fathometer.drawing.page import shown
 from fathometer.errors import InputError
-from fathometer.survey.report import build_report, shown
+from fathometer.survey.report import build_report
 from fathometer.survey.vocabulary import Fact, Section, Skipped, records
 
 from .reports import PAYLOADS, pictures, realistic
