@@ -12,12 +12,12 @@ from typing import Any
 
 import typer
 
-from fathometer.cli import approximate, launch, sharpness, spectrum, stein, survey, symmetry
+from fathometer.cli import approximate, launch, reproduce, sharpness, spectrum, stein, survey, symmetry
 from fathometer.errors import FathometerError, InputError, TheoryWarning
 
 # typer carries a copy of click or imports it, depending on its version
 _CLICK_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if "ClickException" in cls.__name__)
-_GROUPS = (survey, spectrum, sharpness, stein, symmetry, approximate, launch)
+_GROUPS = (survey, spectrum, sharpness, stein, symmetry, approximate, reproduce, launch)
 
 app = typer.Typer(
     name="fathometer",
