@@ -32,7 +32,7 @@ def gallery(outcomes: Sequence[Reproduction]) -> str:
             "name": name,
             "title": title_of(name),
             "verdict": verdict(group),
-            "items": [_item(one) for one in group],
+            "entries": [_item(one) for one in group],
         }
         for name, group in by_paper(outcomes)
     ]

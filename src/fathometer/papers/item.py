@@ -129,6 +129,4 @@ def check(claim: str, published: Any, found: Any, passed: bool, note: str = "") 
     def text(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    return Check(
-        claim=claim, published=text(published), found=text(found), passed=bool(passed), note=note
-    )
+    return Check(claim=claim, published=text(published), found=text(found), passed=bool(passed), note=note)
