@@ -171,7 +171,7 @@ def remember(run_dir: Path | None, command: list[Any]) -> None:
 
 def resume(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder given as --run-dir.")],
-) -> None:
+) -> int:
     """Go on with a command that was stopped, from what its run folder holds."""
     from fathometer.cli import app
 
@@ -179,7 +179,8 @@ def resume(
     if not folder.is_dir():
         raise InputError(f"{run_dir}: the command was begun in {folder}, which is gone.")
     os.chdir(folder)
-    app(args=arguments, prog_name="fathometer", standalone_mode=False)
+    status = app(args=arguments, prog_name="fathometer", standalone_mode=False)
+    return status if isinstance(status, int) else 0
 
 
 def _remembered(run_dir: Path) -> tuple[Path, list[str]]:
