@@ -57,7 +57,7 @@ class ChebyshevSeries:
 
     @classmethod
     def through(cls, values: ArrayLike, intervals: Sequence[Interval]) -> "ChebyshevSeries":
-        """The interpolant of values (n_1, ..., n_d) at the `chebyshev_points` of each axis.
+        """The interpolant of ``values`` (n_1, ..., n_d) at the `chebyshev_points` of the axes' ``intervals``.
 
         Raises:
             InputError: If there is not one interval for each axis, an axis has fewer than two values, or

@@ -14,7 +14,7 @@ from torch import Tensor
 def jacobi_matrix(
     diagonal: Float[Tensor, "*batch m"], off_diagonal: Float[Tensor, "*batch m-1"]
 ) -> Float[Tensor, "*batch m m"]:
-    """The symmetric tridiagonal matrices with these entries."""
+    """Symmetric tridiagonal matrices (..., m, m) of ``diagonal`` (..., m) and the ``off_diagonal`` beside it."""
     T = torch.diag_embed(diagonal)
     return T + torch.diag_embed(off_diagonal, offset=1) + torch.diag_embed(off_diagonal, offset=-1)
 

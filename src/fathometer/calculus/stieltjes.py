@@ -339,7 +339,16 @@ def _inside(low: float, high: float) -> float:
 
 
 def like_input(x: Any, function: Callable[[Any], np.ndarray], *, complex_values: bool = False) -> Any:
-    """Apply a function of a flat array to ``x`` and give back the kind and shape of ``x``."""
+    """Apply a function of a flat array to ``x`` and give back the kind and shape of ``x``.
+
+    Args:
+        x: Numbers of any shape, numpy, torch or Python.
+        function: Maps a float64 (or complex128) array (n,) to values (n,).
+        complex_values: Whether complex numbers are taken.
+
+    Raises:
+        InputError: If x holds no numbers, or NaN.
+    """
     dtype = np.complex128 if complex_values else np.float64
     array = np.asarray(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x)
     if array.dtype.kind not in "fiubc" or (array.dtype.kind == "c" and not complex_values):

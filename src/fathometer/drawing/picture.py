@@ -42,8 +42,8 @@ class Axis:
 class Line:
     """A polyline through ``(x[i], y[i])``; NaN breaks it.
 
-    ``color`` is a position in the theme's palette (None: the next free one), and
-    ``dash`` sets lines apart without color. ``step`` holds each value to the next x.
+    ``label`` names it in the legend. ``color`` is a position in the theme's palette (None: the next
+    free one), and ``dash`` sets lines apart without color. ``step`` holds each value to the next x.
     """
 
     x: Any
@@ -56,9 +56,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Markers at ``(x[i], y[i])``, with optional error bars and hover texts.
+    """Markers at ``(x[i], y[i])``, with optional bars of ``error`` up and down and hover ``texts``.
 
-    ``marker`` is one of "dot", "ring", "square", "triangle", "cross".
+    ``marker`` is one of "dot", "ring", "square", "triangle", "cross"; ``label`` and ``color`` are
+    those of a `Line`.
     """
 
     x: Any
@@ -74,7 +75,8 @@ class Points:
 class Bars:
     """Bars of the given ``heights`` between ``edges`` (one more than heights).
 
-    On a category axis the edges are -0.5, 0.5, 1.5, ...
+    On a category axis the edges are -0.5, 0.5, 1.5, ... ``texts`` are written at the bars; ``label``
+    and ``color`` are those of a `Line`.
     """
 
     edges: Any
@@ -86,7 +88,7 @@ class Bars:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """The region between ``lower`` and ``upper`` along ``x``."""
+    """The region between ``lower`` and ``upper`` along ``x``; ``label`` and ``color`` as of a `Line`."""
 
     x: Any
     lower: Any
@@ -120,7 +122,8 @@ class HeatMap:
 class Graph:
     """Nodes at ``positions`` (k, 2), joined by ``edges`` (m, 2) of node numbers.
 
-    ``edge_colors`` are palette positions; ``arrows`` shows direction.
+    ``edge_colors`` (m,) and ``node_colors`` (k,) are palette positions, ``labels`` stand in the
+    nodes, ``edge_legend`` names the edge colors in order; ``arrows`` shows direction.
     """
 
     positions: Any
@@ -134,7 +137,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A straight reference line at one x or one y."""
+    """A straight reference line at one x or one y, named ``label``; broken where ``dash`` is set."""
 
     x: float | None = None
     y: float | None = None
@@ -144,7 +147,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A short text at a point."""
+    """A short ``text`` at the point (x, y)."""
 
     x: float
     y: float
@@ -156,7 +159,15 @@ Mark = Line | Points | Bars | Band | HeatMap | Graph | Rule | Note
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Marks that share two axes; ``equal`` keeps one unit of x as long as one of y."""
+    """Marks that share two axes.
+
+    Attributes:
+        marks: What is drawn, the first lowest.
+        x, y: The axes.
+        title: What stands over the panel, if several stand side by side.
+        equal: Keeps one unit of x as long as one of y.
+        frame: Whether axes, ticks and grid are drawn.
+    """
 
     marks: tuple[Mark, ...]
     x: Axis = field(default_factory=Axis)

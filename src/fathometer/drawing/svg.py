@@ -51,9 +51,10 @@ def to_svg(picture: Picture, *, name: str | None = None, alone: bool = True) -> 
 
 
 def to_svgs(picture: Picture, *, name: str | None = None) -> tuple[str, ...]:
-    """One SVG element for each panel, so that a page can put them below each other when it is narrow.
+    """One SVG element for each panel of ``picture``, so that a narrow page can put them below each other.
 
-    They bring no style sheet of their own (see `theme.style`).
+    They bring no style sheet of their own (see `theme.style`). ``name`` keeps their ids apart from
+    those of other pictures on the page; by default it follows from the content.
     """
     drawn = _named(picture, name)
     places = _places(picture)

@@ -212,7 +212,7 @@ class LinearOperator:
 
 
 def as_operator(matrix: Any, *, name: str = "matrix") -> LinearOperator:
-    """Wrap a plain matrix (m, n), numpy or torch, dense.
+    """Wrap a plain matrix (m, n), numpy or torch, dense; messages call it ``name``.
 
     A square matrix that equals its transpose up to rounding (ten units in the last
     place of its Frobenius norm) counts as symmetric, and its symmetric part is taken.

@@ -61,7 +61,7 @@ def mlp(
 
 
 def residual_cnn(width: int = 8, classes: int = 10, *, seed: int = 0) -> "ResidualCNN":
-    """A `ResidualCNN` with seeded initial weights.
+    """A `ResidualCNN` with initial weights from ``seed``.
 
     Raises:
         InputError: If width or classes is not positive.
@@ -73,7 +73,7 @@ def residual_cnn(width: int = 8, classes: int = 10, *, seed: int = 0) -> "Residu
 def transformer(
     width: int = 32, heads: int = 4, blocks: int = 1, classes: int = 10, *, seed: int = 0
 ) -> "RowTransformer":
-    """A `RowTransformer` with seeded initial weights.
+    """A `RowTransformer` of ``blocks`` blocks for ``classes`` classes, with initial weights from ``seed``.
 
     Raises:
         InputError: If a number is not positive, or the heads do not divide the width.

@@ -90,13 +90,13 @@ class ParamSpace:
 
     @torch.no_grad()
     def write(self, theta: Float[Tensor, " P"], model: nn.Module) -> None:
-        """Copy a flat vector into the parameters of ``model``, in place."""
+        """Copy a flat vector ``theta`` into the parameters of ``model``, in place."""
         named = dict(model.named_parameters())
         for name, value in self.split(theta).items():
             named[name].copy_(value)
 
     def flatten(self, tensors: Sequence[Tensor | None] | Mapping[str, Tensor]) -> Float[Tensor, " P"]:
-        """Join one tensor a parameter into a flat vector; None stands for zeros.
+        """Join ``tensors``, one a parameter, into a flat vector; None stands for zeros.
 
         Raises:
             InputError: If a tensor is missing or has another number of entries.
@@ -133,7 +133,7 @@ class ParamSpace:
         }
 
     def positions(self, patterns: str | Iterable[str]) -> Int[Tensor, " k"]:
-        """Ascending positions in the flat vector of the parameters that match a name or glob.
+        """Ascending positions in the flat vector of the parameters that match ``patterns``, names or globs.
 
         Raises:
             InputError: If a pattern matches nothing.
@@ -146,7 +146,11 @@ class ParamSpace:
         return torch.cat([torch.arange(self.slices[name].start, self.slices[name].stop) for name in wanted])
 
     def owner(self, position: int) -> str:
-        """The name of the parameter, with the index in it, at a position of the flat vector."""
+        """The name of the parameter, with the index in it, at a position of the flat vector.
+
+        Raises:
+            InputError: If the vector is shorter.
+        """
         for name, shape in zip(self.names, self.shapes, strict=True):
             if position < self.slices[name].stop:
                 index = np.unravel_index(position - self.slices[name].start, shape)

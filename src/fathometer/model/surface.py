@@ -167,7 +167,7 @@ class LossSurface:
         return _like((total / problem.count).to(self.space.dtype), theta)
 
     def gradient(self, theta: Any = None) -> Float[Tensor, " P"]:
-        """Gradient of the mean loss (P,); zero for parameters that the loss does not use.
+        """Gradient of the mean loss at ``theta`` (P,); zero for parameters that the loss does not use.
 
         Raises:
             InputError: As `energy`, or if the gradient is not finite.
@@ -183,7 +183,7 @@ class LossSurface:
         return _like((total / problem.count).to(self.space.dtype), theta)
 
     def losses(self, theta: Any = None) -> Float[Tensor, " N"]:
-        """Loss of each example (N,); their sum over `count` is the energy.
+        """Loss of each example (N,) at ``theta`` (P,); their sum over `count` is the energy.
 
         Raises:
             InputError: If the loss returns only means of opaque batches.
@@ -191,7 +191,7 @@ class LossSurface:
         return _like(self._joined(self._problem.each, theta), theta)
 
     def outputs(self, theta: Any = None) -> Tensor:
-        """Outputs of the model for all examples, (N, ...).
+        """Outputs (N, ...) of the model for all examples at ``theta`` (P,).
 
         Raises:
             InputError: If the loss takes (model, batch), or outputs are no tensors.
@@ -219,7 +219,8 @@ class LossSurface:
     def gauss_newton(self, theta: Any = None, *, check: bool = True) -> LinearOperator:
         """The Gauss-Newton part H0 = J' S J of the Hessian (P, P), never negative for convex losses.
 
-        J is the Jacobian of the outputs, S the Hessian of the mean loss in the outputs.
+        J is the Jacobian of the outputs at ``theta`` (P,), S the Hessian of the mean loss in the
+        outputs; ``check`` as in `hessian`.
 
         Raises:
             InputError: If the loss takes (model, batch), or the outputs are not one tensor.
@@ -234,7 +235,7 @@ class LossSurface:
         return self._operator(lambda i: curvature.output_graph(problem, point, i), "Gauss-Newton matrix")
 
     def residual(self, theta: Any = None, *, check: bool = True) -> LinearOperator:
-        """H1 = H - H0 (P, P): what the curvature of the network itself adds to the Gauss-Newton part."""
+        """H1 = H - H0 (P, P) at ``theta``: what the network itself adds; ``check`` as in `hessian`."""
         return self.hessian(theta, check=check) - self.gauss_newton(theta, check=check)
 
     def fisher(
@@ -289,7 +290,7 @@ class LossSurface:
         )
 
     def at(self, theta: Any) -> "LossSurface":
-        """The same surface around another point (P,)."""
+        """The same surface around another point ``theta`` (P,)."""
         return self._variant(theta=self._point(theta))
 
     def select(self, rows: Any) -> "LossSurface":
@@ -329,7 +330,7 @@ class LossSurface:
         )
 
     def around(self, model: nn.Module) -> "LossSurface":
-        """The same loss and data around another module of the same architecture.
+        """The same loss and data around another ``model`` of the same architecture.
 
         Unlike `at`, this also takes the module's buffers, such as running means.
 
@@ -348,7 +349,7 @@ class LossSurface:
         return self._variant(replica=replica.to(self.space.dtype), theta=theta)
 
     def example_inputs(self, count: int = 2) -> tuple[Any, ...]:
-        """The first inputs, as the positional arguments of the model.
+        """The first ``count`` inputs, as the positional arguments of the model.
 
         Raises:
             InputError: If the loss takes (model, batch), or the model takes keywords.

@@ -52,6 +52,10 @@ def save_state(
 def load_state(path: str | Path, *, key: str = "") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The tensors and values of `save_state`; None if there is no such file.
 
+    Args:
+        path: The file.
+        key: What the state must belong to: the key it was saved with.
+
     Raises:
         InputError: If the file is damaged or belongs to another run.
     """

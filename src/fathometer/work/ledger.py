@@ -52,7 +52,7 @@ class Ledger:
         self._lines, self._torn = _read(self.path, key)
 
     def record(self, name: str, value: Any) -> None:
-        """Append a value (JSON, arrays, results, and containers of them) and sync it to the disk.
+        """Append a value (JSON, arrays, results, and containers of them) by ``name``; sync it to the disk.
 
         Raises:
             InputError: If the value has no place in a file, or another process writes here.

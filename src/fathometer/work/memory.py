@@ -30,7 +30,7 @@ _chosen: int | None = None
 
 
 class Budget:
-    """The handle that `budget` returns: leaving its block puts the old budget back."""
+    """The handle that `budget` returns: leaving its block puts the budget ``previous`` back."""
 
     def __init__(self, previous: int | None) -> None:
         self._previous = previous
@@ -141,7 +141,7 @@ def chunk_size(items: int, bytes_per_item: float, *, fixed: int = 0, what: str =
 
 
 def in_words(size: float) -> str:
-    """A number of bytes as people write it.
+    """A ``size`` in bytes as people write it.
 
     >>> in_words(1_234_000)
     '1.23 MB'

@@ -10,7 +10,7 @@ _STEPS = 1000
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """Take a report and do nothing."""
+    """Take a report of ``what`` is ``done`` of ``total``, and do nothing."""
 
 
 def phase(progress: Progress | None, start: float, stop: float, what: str = "") -> Progress:
