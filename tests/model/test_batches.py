@@ -163,6 +163,13 @@ def test_selected_examples_are_a_surface_of_their_own():
     same(whole.select(slice(2, 9)), whole.select(range(2, 9)))
 
 
+def test_examples_of_a_loader_are_selected_across_its_batches():
+    batches = [(X[:4], Y[:4]), (X[4:5], Y[4:5]), (X[5:], Y[5:])]
+    picked = fm.LossSurface(net(), "cross_entropy", batches).select([8, 1, 5, 5])
+    same(picked, fm.LossSurface(net(), "cross_entropy", (X[[1, 5, 5, 8]], Y[[1, 5, 5, 8]])))
+    assert picked.examples == 4
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "half_mse"])
 def test_the_sampled_fisher_matrix_has_the_exact_one_as_its_mean(loss):
     targets = Y if loss == "cross_entropy" else rows(11, 2, seed=3)

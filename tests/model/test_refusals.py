@@ -215,7 +215,7 @@ def test_questions_that_the_loss_cannot_answer_are_refused():
         mean.losses()
     with pytest.raises(fm.InputError, match="the outputs are its own affair"):
         mean.outputs()
-    with pytest.raises(fm.InputError, match=r"data is a loader; examples can be selected"):
+    with pytest.raises(fm.InputError, match="takes whole batches, which cannot be cut"):
         mean.select([0])
     custom = fm.LossSurface(net(), lambda o, t: (o[:, 0] - t).square(), (X, Y))
     with pytest.raises(fm.InputError, match=r"not known to be the negative log.*exact Fisher"):

@@ -133,6 +133,17 @@ class Loader:
         """Which part of the data chunk ``index`` is, for messages."""
         return f"batch {index}"
 
+    def select(self, rows: Tensor) -> "Loader":
+        """The examples at ``rows`` only, in ascending order, kept in memory batch by batch."""
+        chosen, first, parts = rows.sort().values, 0, []
+        for index in range(len(self)):
+            batch = self[index]
+            last = first + length(batch)
+            inside = chosen[(chosen >= first) & (chosen < last)] - first
+            parts += [rows_of(batch, inside)] if len(inside) else []
+            first = last
+        return Loader(parts, self.device, self.dtype)
+
     def to(self, device: torch.device, dtype: torch.dtype | None) -> "Loader":
         """The same batches on a device, floats as ``dtype``."""
         other = Loader.__new__(Loader)

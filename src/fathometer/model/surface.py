@@ -294,27 +294,28 @@ class LossSurface:
         return self._variant(theta=self._point(theta))
 
     def select(self, rows: Any) -> "LossSurface":
-        """The surface of some of the examples: a mini-batch, for whole arrays as data.
+        """The surface of some of the examples: a mini-batch.
 
         Args:
-            rows: Positions of the examples (k,), a slice, or a mask (N,).
+            rows: Positions of the examples (k,), a slice, or a mask (N,); of a loader the batches
+                are counted through, and the examples stay in its order.
 
         Raises:
-            InputError: If the data is a loader, or nothing is selected.
+            InputError: If batches are of a kind of their own, or nothing is selected.
         """
+        if self._problem.objective.opaque:
+            raise InputError("the loss takes whole batches, which cannot be cut; pass fewer batches as data.")
         batches = self._problem.batches
-        if not isinstance(batches, Arrays):
-            raise InputError("data is a loader; examples can be selected from (inputs, targets) only.")
-        everything = torch.arange(batches.examples, device=self.space.device)
+        everything = torch.arange(self.examples, device=self.space.device)
         try:
             chosen = everything[
                 rows if isinstance(rows, slice) else torch.as_tensor(rows).to(everything.device)
             ]
         except (IndexError, TypeError, ValueError) as cause:
-            raise InputError(f"rows do not select from {batches.examples} examples ({cause}).") from cause
+            raise InputError(f"rows do not select from {self.examples} examples ({cause}).") from cause
         chosen = chosen.reshape(-1)
         if not len(chosen):
-            raise InputError(f"rows select none of the {batches.examples} examples; at least one is needed.")
+            raise InputError(f"rows select none of the {self.examples} examples; at least one is needed.")
         other = self._variant(batches=batches.select(chosen))
         other._count()
         return other
