@@ -18,7 +18,15 @@ import coverage
 
 HERE = Path(__file__).resolve().parent.parent
 SOURCE = HERE / "src" / "fathometer"
-SETTINGS = HERE / "pyproject.toml"
+SETTINGS = """
+[run]
+branch = true
+parallel = true
+source_pkgs = fathometer
+concurrency = multiprocessing, thread
+patch = subprocess
+data_file = {folder}/.coverage
+"""
 LOWER_FLOORS = ("*.py", "drawing/*", "work/*", "calculus/*", "linalg/*", "model/*")
 GOAL = 95.0
 COMPILED = ("njit", "jit", "vectorize", "guvectorize")
@@ -67,8 +75,8 @@ def branches(measured, folder):
 
 def judge(folder):
     """Print what was missed; whether nothing of weight was."""
-    measured = coverage.Coverage(data_file=f"{folder}/coverage", config_file=str(SETTINGS), messages=False)
-    measured.combine(data_paths=[folder])
+    measured = coverage.Coverage(config_file=f"{folder}/settings")
+    measured.combine()
     silent, counts = list(never_run(measured.get_data())), list(branches(measured, folder))
     for path, line, text in silent:
         print(f"{path}:{line}: never run: {text}")
@@ -85,9 +93,10 @@ def judge(folder):
 def main(arguments):
     """Run the suite, then judge."""
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--rcfile", str(SETTINGS), "--data-file", f"{folder}/coverage"]
-        suite = [sys.executable, "-m", "coverage", "run", *options, "-m", "pytest", *arguments]
-        failed = subprocess.run(suite, cwd=HERE, check=False).returncode
+        settings = Path(folder, "settings")  # a file, since that is all that forked processes hear of
+        settings.write_text(SETTINGS.format(folder=folder))
+        traced = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest"]
+        failed = subprocess.run([*traced, *arguments], cwd=HERE, check=False).returncode
         return 0 if judge(folder) and not failed else 1
 
 

@@ -1,6 +1,7 @@
 """What holds for the whole house: light imports, quick help, names that resolve, small modules."""
 
 import ast
+import os
 import subprocess
 import sys
 from functools import cache
@@ -48,10 +49,13 @@ def test_help_takes_less_than_a_fifth_of_a_second_of_processor_time():
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE")}
     times = []
     for _ in range(6):  # the best of several: other programs can only make it slower
         before = spent()
-        subprocess.run([sys.executable, "-m", "fathometer", "--help"], capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "fathometer", "--help"], capture_output=True, check=True, env=plain
+        )
         times.append(spent() - before)
         if times[-1] < 0.2:
             break

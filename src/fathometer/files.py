@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -312,7 +313,7 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
         return {path.stem: np.load(path, allow_pickle=False)}
 
 
-def _check_npy(path: Path, file: IO[bytes], size: int, name: str) -> None:
+def _check_npy(path: Path, file: IO[bytes] | BufferedIOBase, size: int, name: str) -> None:
     """Compare what the header declares with the bytes that are there."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -1,6 +1,6 @@
 """Small types that every floor shares."""
 
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 Kind = Literal["exact", "bound", "estimate"]
 """What a number is: exact up to rounding, a proved bound, or an estimate."""
@@ -8,6 +8,7 @@ Kind = Literal["exact", "bound", "estimate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What long work calls to report: ``progress(done, total, what)``.
 

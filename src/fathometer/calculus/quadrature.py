@@ -14,7 +14,7 @@ from torch import Tensor
 def jacobi_matrix(
     diagonal: Float[Tensor, "*batch m"], off_diagonal: Float[Tensor, "*batch m-1"]
 ) -> Float[Tensor, "*batch m m"]:
-    """Symmetric tridiagonal matrices (..., m, m) of ``diagonal`` (..., m) and the ``off_diagonal`` beside it."""
+    """Symmetric tridiagonal matrices (..., m, m) of ``diagonal`` (..., m) and ``off_diagonal`` beside it."""
     T = torch.diag_embed(diagonal)
     return T + torch.diag_embed(off_diagonal, offset=1) + torch.diag_embed(off_diagonal, offset=-1)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
 from numbers import Real
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ class LinearOperator:
     def __neg__(self) -> "LinearOperator":
         return -1.0 * self
 
-    def __mul__(self, factor: float) -> "LinearOperator":
+    def __mul__(self, factor: SupportsFloat) -> "LinearOperator":
         if not isinstance(factor, Real) and not (isinstance(factor, Tensor) and factor.ndim == 0):
             return NotImplemented
         if not math.isfinite(factor):

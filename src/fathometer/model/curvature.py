@@ -16,7 +16,7 @@ product about the same; recorded anew, one to two more.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from fathometer.work import allowance, generator, reduce_chunks
 KEPT_SHARE = 0.5
 
 
+@runtime_checkable
 class Graph(Protocol):
     """A recorded chunk that can be multiplied with."""
 

@@ -9,7 +9,7 @@ machine and in every version, unlike Python's ``hash``.
 
 import hashlib
 import operator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from fathometer.errors import InputError
 
 
-def generator(seed: int, *path: str | int, device: str | torch.device = "cpu") -> torch.Generator:
+def generator(seed: SupportsIndex, *path: str | int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator of its own for the stream ``path`` of ``seed``.
 
     Args:
@@ -36,7 +36,7 @@ def generator(seed: int, *path: str | int, device: str | torch.device = "cpu") -
     return torch.Generator(device=device).manual_seed(state >> 1)
 
 
-def numpy_generator(seed: int, *path: str | int) -> np.random.Generator:
+def numpy_generator(seed: SupportsIndex, *path: str | int) -> np.random.Generator:
     """A NumPy generator of its own for the stream ``path`` of ``seed``.
 
     Args:
