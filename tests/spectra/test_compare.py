@@ -8,7 +8,7 @@ from torch import nn
 import fathometer as fm
 from fathometer.errors import InputError, TheoryWarning
 from fathometer.linalg import as_operator
-from fathometer.spectra import MarchenkoPastur, Semicircle, WishartPlusWigner, compare
+from fathometer.spectra import MarchenkoPastur, Semicircle, WishartPlusWigner, compare, density
 from fathometer.spectra.compare import ks_distance, wasserstein_distance
 from fathometer.spectra.density import of_eigenvalues
 
@@ -140,7 +140,17 @@ def test_compare_refuses_what_it_cannot_normalize():
     dead.H0 *= 0
     with pytest.raises(InputError, match="trace of the Gauss-Newton part is 0"):
         compare(dead)
-    with pytest.raises(InputError, match=r"known is .*; the whole spectrum of the 20 eigenvalues"):
+    with pytest.raises(InputError, match=r"known is .*; a spectrum of the surface's 20 x 20 Hessian"):
         compare(Ensemble(20, 0.1, 0.5, unit=1.0), known=of_eigenvalues(np.ones(3)))
     with pytest.raises(InputError, match="scale is -1"):
         compare(dead, scale=-1.0)
+
+
+def test_a_sampled_spectrum_is_used_as_it_is_and_what_is_sampled_beside_it_says_its_error():
+    surface = Ensemble(300, 0.3, 0.5, unit=1.0)
+    sampled = density(surface.hessian(), 4, 20, seed=1, method="lanczos")
+    found = compare(surface, known=sampled, max_products=40)
+    assert found.kind == "estimate" and found.density.products == 0
+    np.testing.assert_allclose(found.density.points[0], sampled.points[0] * found.normalization, rtol=1e-12)
+    assert found.residual_variance == pytest.approx(compare(surface).residual_variance, rel=0.5)
+    assert [note for note in found.notes if "variance of the residual part, with a relative standard" in note]

@@ -201,3 +201,28 @@ def test_every_answer_draws_itself_and_survives_the_disk(tmp_path):
 def test_density_and_index_refuse_what_has_no_meaning(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("method", ["exact", "lanczos"])
+def test_the_index_can_be_read_off_a_spectrum_that_is_known(method):
+    values = np.concatenate([-np.ones(30), np.zeros(20), np.linspace(1.0, 2.0, 50)])
+    A = np.diag(values)
+    known = density(A, 5, 60, method=method)
+    found = index(A, 1e-3, known=known)
+    assert found.kind == known.kind and found.products == known.products
+    assert found.lower <= 0.3 <= found.upper
+    if method == "exact":
+        assert (found.negative, found.zero, found.positive) == (30, 20, 50)
+    with pytest.raises(InputError, match=r"known is .*; a spectrum of the 3 x 3 operator"):
+        index(np.eye(3), known=known)
+
+
+def test_the_spectrum_of_a_multiple_has_its_nodes_multiplied():
+    A = np.diag(np.linspace(-1.0, 3.0, 40))
+    for method in ("exact", "lanczos"):
+        twice = density(2 * A, 3, 12, method=method)
+        scaled = density(A, 3, 12, method=method).scaled(2.0)
+        np.testing.assert_allclose(scaled.nodes, twice.nodes, atol=1e-12)
+        np.testing.assert_allclose(scaled.bracket(0.5), twice.bracket(0.5), atol=1e-12)
+    with pytest.raises(InputError, match=r"factor is -1; a positive number"):
+        density(A).scaled(-1)

@@ -26,7 +26,7 @@ from fathometer.linalg import LinearOperator, frobenius_norm, trace
 from fathometer.model import LossSurface
 from fathometer.model.exact_diagonal import gauss_newton_diagonal
 from fathometer.model.slopes import output_slopes
-from fathometer.results import Result, Row, Table
+from fathometer.results import Estimate, Result, Row, Table
 from fathometer.spectra.critical import critical_energy
 from fathometer.spectra.density import (
     DEFAULT_STEPS,
@@ -141,6 +141,7 @@ def compare(
     steps: int | None = None,
     seed: int = 0,
     known: SpectralDensity | None = None,
+    max_products: int = 3000,
 ) -> Comparison:
     """Put the spectrum of a surface's Hessian beside the laws at its energy and aspect ratio.
 
@@ -150,14 +151,16 @@ def compare(
         probes: Random probes, where P is too large to diagonalize; as in `density`.
         steps: Nodes of each probe.
         seed: Of the probes.
-        known: The spectrum of the surface's Hessian, where all its eigenvalues are known already.
+        known: The spectrum of the surface's Hessian, where it has been measured already.
+        max_products: Where to stop the sampling of the Gauss-Newton trace and of the residual part's
+            variance, if they have not come to 1 % before.
 
     Returns:
         Densities, distances and the assumptions measured one by one.
 
     Raises:
         InputError: If the surface is none, its loss has no outputs, its Gauss-Newton part is zero,
-            or ``known`` is not the whole spectrum of P eigenvalues.
+            or ``known`` is not a spectrum of P eigenvalues.
 
     Warns:
         TheoryWarning: If the loss is not a squared error: the energy is then half the mean square of the
@@ -168,17 +171,18 @@ def compare(
         raise InputError(f"surface is a {type(surface).__name__}; pass a LossSurface.")
     energy, targets, to_paper, notes = energy_of(surface)
     P = surface.size
-    if known is not None and (known.kind != "exact" or known.size != P):
-        raise InputError(
-            f"known is {known}; the whole spectrum of the {P} eigenvalues of the surface's Hessian is needed."
-        )
+    if known is not None and known.size != P:
+        raise InputError(f"known is {known}; a spectrum of the surface's {P} x {P} Hessian is needed.")
     limit = min(EXACT_LIMIT, probes * (steps or DEFAULT_STEPS))
     exact = known is None and limit >= P and fits_dense(3 * P)
     if exact:
         (measured, gauss_newton, residual), factor, variance = _dense(surface, scale)
     else:
-        measured, factor, variance = _sketched(surface, scale, probes, steps, seed, known)
+        measured, factor, variance, sampled = _sketched(
+            surface, scale, (probes, steps, seed), known, max_products
+        )
         gauss_newton = residual = None
+        notes += sampled
     natural = scale * to_paper / factor
     phi, normalized = P / targets, energy * (scale / natural) ** 2
     notes += [
@@ -187,13 +191,8 @@ def compare(
     ]
     if phi >= 1:
         notes.append("Aspect ratio 1 or more: the critical energy is zero.")
-    if gauss_newton is not None:
-        gap = ks_distance(gauss_newton, MarchenkoPastur(phi, scale))
-        notes.append(f"The Gauss-Newton part alone is {gap:.3f} (Kolmogorov) from Marchenko-Pastur.")
-    freeness = math.nan
-    if gauss_newton is not None and residual is not None:
-        freeness = free_sum(gauss_newton, residual).distance(measured)
-        notes.append(f"The free sum of the two measured parts is {freeness:.3f} (Kolmogorov) from the whole.")
+    freeness, parts = _parts(measured, gauss_newton, residual, MarchenkoPastur(phi, scale))
+    notes += parts
     upper = laws_at(normalized, phi, scale)["wigner"].support()[-1][1]
     nodes = (
         measured.points[0] if measured.kind == "exact" else np.union1d(measured.rules[0, 0], measured.known)
@@ -215,6 +214,22 @@ def compare(
         outliers=nodes[nodes > upper + _edge_width(upper, P)],
         notes=tuple(notes),
     )
+
+
+def _parts(
+    measured: SpectralDensity,
+    gauss_newton: SpectralDensity | None,
+    residual: SpectralDensity | None,
+    law: MarchenkoPastur,
+) -> tuple[float, list[str]]:
+    """How far the measured parts are from being free, and what is to be said of them."""
+    if gauss_newton is None or residual is None:
+        return math.nan, []
+    gap, freeness = ks_distance(gauss_newton, law), free_sum(gauss_newton, residual).distance(measured)
+    return freeness, [
+        f"The Gauss-Newton part alone is {gap:.3f} (Kolmogorov) from Marchenko-Pastur.",
+        f"The free sum of the two measured parts is {freeness:.3f} (Kolmogorov) from the whole.",
+    ]
 
 
 def laws_at(energy: float, phi: float, scale: float) -> dict[str, Law]:
@@ -270,28 +285,45 @@ def _dense(surface: Any, scale: float) -> tuple[list[SpectralDensity], float, fl
 
 
 def _sketched(
-    surface: Any, scale: float, probes: int, steps: int | None, seed: int, known: SpectralDensity | None
-) -> tuple[SpectralDensity, float, float]:
-    """The measured spectrum, the factor and the variance of the residual part, from products."""
+    surface: Any,
+    scale: float,
+    quadrature: tuple[int, int | None, int],
+    known: SpectralDensity | None,
+    max_products: int,
+) -> tuple[SpectralDensity, float, float, list[str]]:
+    """Measured spectrum, factor, variance of the residual part, and how far the sampled ones came."""
     H, H0 = surface.hessian(), surface.gauss_newton()
-    P = H.shape[0]
-    factor = _factor(_gauss_newton_trace(surface, H0, seed), P, scale)
-    residual: LinearOperator = factor * (H - H0)
-    variance = float(frobenius_norm(residual, seed=seed).value) ** 2 / P
-    if known is not None:
+    P, seed = H.shape[0], quadrature[2]
+    total = _gauss_newton_trace(surface, H0, seed, max_products)
+    factor = _factor(float(total.value), P, scale)
+    norm = frobenius_norm(factor * (H - H0), seed=seed, max_products=max_products)
+    variance = float(norm.value) ** 2 / P
+    notes = [
+        f"Sampled: {what}, with a relative standard error of {share * float(found.error) / found.value:.1%}."
+        for what, found, share in (
+            ("the mean of the Gauss-Newton part", total, 1),
+            ("the variance of the residual part", norm, 2),
+        )
+        if found.kind == "estimate" and found.value
+    ]
+    if known is None:
+        known = density(H, *quadrature, method="lanczos")
+    name = "normalized Hessian"
+    if known.kind == "exact":
         values = snapped(np.asarray(known.points[0]) * factor)
-        return of_eigenvalues(values, like=values, name="normalized Hessian"), factor, variance
-    return density(factor * H, probes, steps, seed, method="lanczos"), factor, variance
+        return of_eigenvalues(values, like=values, name=name), factor, variance, notes
+    return known.scaled(factor, name), factor, variance, notes
 
 
-def _gauss_newton_trace(surface: Any, H0: LinearOperator, seed: int) -> float:
+def _gauss_newton_trace(surface: Any, H0: LinearOperator, seed: int, max_products: int) -> Estimate:
     """Exact where the layers allow a structured pass, else sampled."""
     if isinstance(surface, LossSurface):
         try:
-            return float(gauss_newton_diagonal(surface).sum())
+            found = float(gauss_newton_diagonal(surface).sum())
+            return Estimate(value=found, kind="exact", error=0.0)
         except (CapabilityError, InputError):
             pass
-    return float(trace(H0, seed=seed).value)
+    return trace(H0, seed=seed, max_products=max_products)
 
 
 def _factor(total: float, P: int, scale: float) -> float:

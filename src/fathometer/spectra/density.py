@@ -16,7 +16,7 @@ of eigenvalues comes as a bracket, from two facts:
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -165,6 +165,24 @@ class SpectralDensity(Result):
         share = _score_bound(mean / probes, z, 2.0 / ((rest + 2) * probes), upper=upper)
         below = np.searchsorted(np.sort(self.known), x, side="right")
         return np.clip((below + rest * share) / self.size, 0.0, 1.0)
+
+    def scaled(self, factor: float, name: str = "") -> "SpectralDensity":
+        """The spectrum of ``factor`` times the matrix, for a positive factor.
+
+        Raises:
+            InputError: If the factor is not positive.
+        """
+        if not (math.isfinite(factor) and factor > 0):
+            raise InputError(f"factor is {factor}; a positive number keeps the order of the eigenvalues.")
+        rules = self.rules * np.array([factor, 1.0])[:, None, None]
+        return replace(
+            self,
+            nodes=self.nodes * factor,
+            rules=rules,
+            known=self.known * factor,
+            products=0,
+            name=name or self.name,
+        )
 
     def picture(self) -> Picture:
         """The density on a signed logarithmic axis."""

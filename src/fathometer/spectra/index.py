@@ -18,6 +18,7 @@ from fathometer.results import Result
 from fathometer.spectra.density import (
     EXACT_LIMIT,
     Method,
+    SpectralDensity,
     all_eigenvalues,
     density,
     fits_dense,
@@ -85,6 +86,7 @@ def index(
     deflate: int = 0,
     seed: int = 0,
     method: Method = "auto",
+    known: SpectralDensity | None = None,
 ) -> IndexResult:
     """Count negative, zero and positive eigenvalues.
 
@@ -98,9 +100,11 @@ def index(
         deflate: Eigenvalues of largest size to compute one by one first.
         seed: Of the probes.
         method: "auto" diagonalizes up to P = 3000, "exact" always, "lanczos" never.
+        known: The operator's spectrum, where it has been measured already: nothing is spent then.
 
     Raises:
-        InputError: If the operator is not symmetric, or an argument is out of range.
+        InputError: If the operator is not symmetric, an argument is out of range, or ``known`` is
+            of another size.
         BudgetError: If the work does not fit the memory budget.
 
     >>> index(np.diag([-1.0, 0.0, 2.0, 3.0])).negative
@@ -115,9 +119,13 @@ def index(
         )
     if not 0 <= threshold < 1:
         raise InputError(f"threshold is {threshold}; it is a share of the largest eigenvalue, from 0 to 1.")
-    if exact:
+    if known is not None and known.size != P:
+        raise InputError(f"known is {known}; a spectrum of the {P} x {P} operator is needed.")
+    if known is not None and known.kind == "exact":
+        return _counted(known.points[0], threshold)
+    if exact and known is None:
         return _counted(all_eigenvalues(A_or_surface), threshold)
-    found = density(A, probes, steps, seed, deflate=deflate, method=method)
+    found = density(A, probes, steps, seed, deflate=deflate, method=method) if known is None else known
     largest = max(abs(end) for end in found.value)
     cut = threshold * largest
     below, above = found.bracket(np.nextafter(-cut, -np.inf)), found.bracket(cut)
