@@ -50,10 +50,11 @@ def test_eight_schools_density_is_the_model():
 def test_the_instrument_tells_the_centered_chains_from_the_others():
     logp = score(examples.eight_schools_log_density)
     values, sizes = {}, {}
-    for name in examples.PARAMETRIZATIONS:
-        draws = examples.eight_schools(name)
-        assert draws.shape == (4, 500, 10)
-        values[name], sizes[name] = ksd(draws, logp(draws)).ratio, ess(draws)[9]
+    with pytest.warns(fm.TheoryWarning, match="scores fade"):  # half-Cauchy: tau has a heavy tail
+        for name in examples.PARAMETRIZATIONS:
+            draws = examples.eight_schools(name)
+            assert draws.shape == (4, 500, 10)
+            values[name], sizes[name] = ksd(draws, logp(draws)).ratio, ess(draws)[9]
     assert values["centered"] > 1.5 * values["non_centered"]
     assert sizes["centered"] < sizes["non_centered"]
     with pytest.raises(fm.InputError, match="it is centered or non_centered"):

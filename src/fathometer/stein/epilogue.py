@@ -14,39 +14,40 @@ from numba import njit
 
 # numbers are finite here, so sums and products may be reordered and fused
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-CLOSE = 1e-4
+CLOSE, CLOSE_SINGLE = 1e-4, 1e-2
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _finish(code, first, second, trace, r2, q2, cross, product, out):
     """Add the Stein kernel of a row of pairs to ``out``."""
     n = out.shape[0]
+    one = first / first  # in the precision of the arrays, where a literal would widen every product
     if code == 0 and second == -0.5:
-        square = first * first
+        square, three = first * first, one + one + one
         for j in range(n):
             base = square + r2[j]
-            inverse = 1.0 / base
-            out[j] += np.sqrt(inverse) * (product[j] + inverse * (cross[j] + trace - 3.0 * inverse * q2[j]))
+            inverse = one / base
+            out[j] += np.sqrt(inverse) * (product[j] + inverse * (cross[j] + trace - three * inverse * q2[j]))
     elif code == 0:
         square = first * first
-        a, c = -2.0 * second, 2.0 * (second - 1.0)
+        a, c = -(second + second), second + second - one - one
         for j in range(n):
             base = square + r2[j]
-            inverse = 1.0 / base
+            inverse = one / base
             out[j] += base**second * (product[j] + a * inverse * (cross[j] + trace + c * inverse * q2[j]))
     elif code == 1:
-        inverse = 1.0 / (first * first)
+        inverse = one / (first * first)
+        half = inverse / (one + one)
         for j in range(n):
-            out[j] += np.exp(-0.5 * inverse * r2[j]) * (
-                product[j] + inverse * (cross[j] + trace - inverse * q2[j])
-            )
+            out[j] += np.exp(-half * r2[j]) * (product[j] + inverse * (cross[j] + trace - inverse * q2[j]))
     else:
-        rate = np.sqrt(3.0) / first
+        rate = np.sqrt(one + one + one) / first
+        least = one * 1e-30
         for j in range(n):
             r = np.sqrt(r2[j])
             out[j] += np.exp(-rate * r) * (
-                (1.0 + rate * r) * product[j]
-                + rate * rate * (cross[j] + trace - rate * q2[j] / max(r, 1e-300))
+                (one + rate * r) * product[j]
+                + rate * rate * (cross[j] + trace - rate * q2[j] / max(r, least))
             )
 
 
@@ -60,7 +61,7 @@ def fill_direct(code, first, second, trace, Z, Y, B, Z2, Y2, B2, white, out):
     """
     d, m = Z.shape
     k = Z2.shape[1]
-    r2, q2, cross, product = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
+    r2, q2, cross, product = np.empty((4, k), out.dtype)
     for i in range(m):
         r2[:] = 0.0
         q2[:] = 0.0
@@ -116,25 +117,27 @@ def fill_products(
     """
     m, k = out.shape
     d = Z.shape[1]
-    r2, q2, cross, product = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
-    up, down = ratio * ratio, 1.0 / (ratio * ratio)
+    r2, q2, cross, product = np.empty((4, k), out.dtype)
+    one = ratio / ratio
+    two, up, down = one + one, ratio * ratio, one / (ratio * ratio)
+    close = one * CLOSE if out.itemsize == 8 else one * CLOSE_SINGLE
     for i in range(m):
         z0, y0, c0, t0 = norms[0, i], norms[1, i], norms[2, i], norms[3, i]
         near = 0
         for j in range(k):
             total = z0 + norms2[0, j]
-            r2[j] = total - 2.0 * ZZ[i, j]
-            near += r2[j] < CLOSE * total
+            r2[j] = total - two * ZZ[i, j]
+            near += r2[j] < close * total
             gram = BB[i, j]
             product[j] = gram + t0 + norms2[3, j]
             cross[j] = c0 + norms2[2, j] - (SS[i, j] - up * YY[i, j] - down * gram)
         if not white:
             for j in range(k):
-                q2[j] = y0 + norms2[1, j] - 2.0 * YY[i, j]
+                q2[j] = y0 + norms2[1, j] - two * YY[i, j]
         if near > 0:
             for j in range(k):
-                if r2[j] < CLOSE * (z0 + norms2[0, j]):
-                    a, b = 0.0, 0.0
+                if r2[j] < close * (z0 + norms2[0, j]):
+                    a, b = one - one, one - one
                     for c in range(d):
                         a += (Z[i, c] - Z2[j, c]) ** 2
                         b += (Y[i, c] - Y2[j, c]) ** 2

@@ -20,10 +20,10 @@ from fathometer.errors import InputError
 from fathometer.results import Result
 from fathometer.stein.kernels import read_kernel
 from fathometer.stein.ksd import STATISTICS
-from fathometer.stein.sample import read_points, read_sample
+from fathometer.stein.sample import Sample, read_points, read_sample
 from fathometer.stein.tiles import SteinGram
 from fathometer.types import Kind
-from fathometer.work import numpy_generator
+from fathometer.work import chunk_size, grid, numpy_generator
 
 _FLIP = 0.1
 
@@ -98,24 +98,58 @@ def goodness_of_fit(
     """
     if statistic not in STATISTICS:
         raise InputError(f'statistic is {statistic!r}; it is "V" or "U".')
-    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
-        raise InputError(f"replicates is {replicates!r}; a whole number, one or more, is needed.")
+    draws, sample = read_replicates(replicates), read_sample(points, scores)
+    law = wild_bootstrap(sample, kernel, draws, statistic, correlated=correlated, flip=flip, seed=seed)
+    how = "independent signs"
+    if correlated or flip is not None:
+        how = f"Markov signs, flip {_FLIP if flip is None else flip:g}"
+    return finished(float(law[0]), law[1:], f"Stein {statistic}-statistic, wild bootstrap ({how})")
+
+
+def wild_bootstrap(
+    sample: Sample,
+    kernel: Any,
+    replicates: int,
+    statistic: str,
+    *,
+    correlated: bool,
+    flip: float | None,
+    seed: int,
+) -> Float[np.ndarray, " b"]:
+    """The statistic, and behind it the same with random signs, as many as replicates.
+
+    Raises:
+        InputError: If there are fewer than 2 points or flip is out of range.
+        BudgetError: If not even one replicate fits the memory.
+    """
     change = (_FLIP if correlated else 0.5) if flip is None else float(flip)
     if not 0 < change <= 0.5:
         raise InputError(f"flip is {change:g}; a probability above 0 and at most 0.5 is needed.")
-    sample = read_sample(points, scores)
     n = sample.size
     if n < 2:
         raise InputError("points: a test needs at least 2 points.")
     gram = SteinGram(sample, read_kernel(kernel, sample))
-    signs = _signs(n, replicates, change, seed)
-    image = gram.product(np.concatenate([np.ones((n, 1)), signs], axis=1))
-    forms = np.einsum("ib,ib->b", np.concatenate([np.ones((n, 1)), signs], axis=1), image)
-    own = float(gram.diagonal.sum())
+    signs = np.concatenate([np.ones((n, 1)), _signs(n, replicates, change, seed)], axis=1)
+    # a strip's part, the running sums and the images, each as large as the signs in work
+    step = chunk_size(replicates + 1, 8 * 6 * n, what=f"bootstrap replicates of {n} points")
+    forms = [
+        np.einsum("ib,ib->b", signs[:, part], gram.product(signs[:, part]))
+        for part in grid(replicates + 1, step)
+    ]
+    values = np.concatenate(forms)
     # signs square to one, so the diagonal is the same in every replicate
-    law = (forms - own) / (n - 1) if statistic == "U" else forms / n
-    how = f"Markov signs, flip {change:g}" if correlated or flip is not None else "independent signs"
-    return finished(float(law[0]), law[1:], f"Stein {statistic}-statistic, wild bootstrap ({how})")
+    return (values - float(gram.diagonal.sum())) / (n - 1) if statistic == "U" else values / n
+
+
+def read_replicates(replicates: Any) -> int:
+    """A whole number, one or more.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
+        raise InputError(f"replicates is {replicates!r}; a whole number, one or more, is needed.")
+    return replicates
 
 
 def finished(statistic: float, law: np.ndarray, method: str) -> TestResult:
@@ -144,11 +178,9 @@ def baringhaus_henze(points: Any, *, replicates: int = 600, seed: int = 0) -> Te
     Raises:
         InputError: If the points are not finite (n, d), or replicates is out of range.
     """
-    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
-        raise InputError(f"replicates is {replicates!r}; a whole number, one or more, is needed.")
-    x = read_points(points)
+    draws, x = read_replicates(replicates), read_points(points)
     rng = numpy_generator(seed, "baringhaus-henze")
-    law = np.array([_henze(rng.standard_normal(x.shape)) for _ in range(replicates)])
+    law = np.array([_henze(rng.standard_normal(x.shape)) for _ in range(draws)])
     return finished(_henze(x), law, "Baringhaus-Henze statistic, Monte Carlo")
 
 

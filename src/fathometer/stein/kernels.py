@@ -18,8 +18,9 @@ dimensions on, light-tailed kernels miss samples that run off to infinity (Theor
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -29,6 +30,10 @@ from fathometer.stein.sample import Sample, as_array, refuse_non_finite
 
 RECIPES = ("median", "scaled_median", "sample_covariance", "score_covariance")
 _MEDIAN_POINTS = 1000
+
+
+Tilt = Callable[[Float[np.ndarray, "n d"]], tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n d"]]]
+"""Maps points (n, d) to ``M`` (n,), positive, and the gradients of its logarithm (n, d)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,8 @@ class Radial:
         factor: (d, d) with ``|factor.T @ v|^2 = v' S^-1 v``; None for the identity.
         inverse: (d, d), the matrix ``S^-1``; None for the identity.
         trace: ``tr S^-1``.
+        tilt: Multiplies the kernel by ``M(x) M(y)`` (`fathometer.stein.tilts`); None for 1.
+        origin: (d,) where the linear profile (code 3) is centered.
     """
 
     code: int
@@ -49,19 +56,37 @@ class Radial:
     factor: Float[np.ndarray, "d d"] | None
     inverse: Float[np.ndarray, "d d"] | None
     trace: float
+    tilt: Tilt | None = None
+    origin: Float[np.ndarray, " d"] | None = None
+
+    def derivatives(self, square: np.ndarray, order: int) -> list[np.ndarray]:
+        """``phi`` and its derivatives with respect to ``r^2``, up to ``order`` (at most 3), at ``r^2``.
+
+        The second and third derivative of the Matern profile are infinite at zero distance, where every
+        sum multiplies them by a zero difference: there they are given as zero.
+        """
+        if self.code == 0:
+            base, factor, values = self.first**2 + square, 1.0, []
+            for k in range(order + 1):
+                values.append(factor * base ** (self.second - k))
+                factor *= self.second - k
+            return values
+        if self.code == 1:
+            value, slope = np.exp(-square / (2 * self.first**2)), -1 / (2 * self.first**2)
+            return [value * slope**k for k in range(order + 1)]
+        rate, r = math.sqrt(3.0) / self.first, np.sqrt(square)
+        decay = np.exp(-rate * r)
+        inverse = np.divide(1.0, r, out=np.zeros_like(r), where=r > 0)
+        third = -(rate**3) / 8 * (1 + rate * r) * inverse**3
+        return [
+            f * decay
+            for f in (1 + rate * r, -0.5 * rate**2 + 0 * r, rate**3 / 4 * inverse, third)[: order + 1]
+        ]
 
     def profile(self, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``phi`` and its derivative at ``r^2``."""
-        if self.code == 0:
-            base = self.first**2 + square
-            return base**self.second, self.second * base ** (self.second - 1)
-        if self.code == 1:
-            value = np.exp(-square / (2 * self.first**2))
-            return value, -value / (2 * self.first**2)
-        rate = math.sqrt(3.0) / self.first
-        r = np.sqrt(square)
-        decay = np.exp(-rate * r)
-        return (1 + rate * r) * decay, -0.5 * rate**2 * decay
+        value, slope = self.derivatives(square, 1)
+        return value, slope
 
 
 class Kernel:
@@ -88,16 +113,11 @@ class Kernel:
         """The kernel with its preconditioner worked out for this sample."""
         code, first, second = self._numbers()
         matrix = preconditioner_matrix(self.preconditioner, sample)
-        if matrix is None:
-            return (
-                Radial(
-                    code=code, first=first, second=second, factor=None, inverse=None, trace=sample.dimension
-                ),
-            )
-        lower = np.linalg.cholesky(matrix)
-        factor = np.linalg.inv(lower).T
-        inverse = factor @ factor.T
-        trace = float(np.trace(inverse))
+        factor = inverse = None
+        if matrix is not None:
+            factor = np.linalg.inv(np.linalg.cholesky(matrix)).T
+            inverse = factor @ factor.T
+        trace = float(sample.dimension if inverse is None else np.trace(inverse))
         return (Radial(code=code, first=first, second=second, factor=factor, inverse=inverse, trace=trace),)
 
 
@@ -141,7 +161,34 @@ class InverseMultiquadric(Kernel):
 
 
 @dataclass(frozen=True)
-class Gaussian(Kernel):
+class _LightTailed(Kernel):
+    """What the Gaussian and the Matern kernel share: one length scale, and where their theory ends."""
+
+    scale: float = 1.0
+    preconditioner: Any = None
+
+    _code: ClassVar[int]
+    _name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        _check_length("scale", self.scale)
+
+    def theory(self, dimension: int) -> str:
+        """Void from three dimensions on."""
+        if dimension < 3:
+            return ""
+        return (
+            f"the {self._name} kernel in {dimension} dimensions: its discrepancy can vanish although "
+            "the sample runs off to infinity (Gorham & Mackey 2017, Theorem 6). Use InverseMultiquadric, or "
+            "add it."
+        )
+
+    def _numbers(self) -> tuple[int, float, float]:
+        return self._code, float(self.scale), 0.0
+
+
+@dataclass(frozen=True)
+class Gaussian(_LightTailed):
     """``k(x, y) = exp(-r^2 / (2 scale^2))``.
 
     Attributes:
@@ -152,22 +199,12 @@ class Gaussian(Kernel):
         InputError: If ``scale`` is not positive.
     """
 
-    scale: float = 1.0
-    preconditioner: Any = None
-
-    def __post_init__(self) -> None:
-        _check_length("scale", self.scale)
-
-    def theory(self, dimension: int) -> str:
-        """Void from three dimensions on."""
-        return _light_tails("Gaussian", dimension)
-
-    def _numbers(self) -> tuple[int, float, float]:
-        return 1, float(self.scale), 0.0
+    _code = 1
+    _name = "Gaussian"
 
 
 @dataclass(frozen=True)
-class Matern32(Kernel):
+class Matern32(_LightTailed):
     """``k(x, y) = (1 + sqrt(3) r / scale) exp(-sqrt(3) r / scale)``.
 
     Attributes:
@@ -178,18 +215,8 @@ class Matern32(Kernel):
         InputError: If ``scale`` is not positive.
     """
 
-    scale: float = 1.0
-    preconditioner: Any = None
-
-    def __post_init__(self) -> None:
-        _check_length("scale", self.scale)
-
-    def theory(self, dimension: int) -> str:
-        """Void from three dimensions on."""
-        return _light_tails("Matern", dimension)
-
-    def _numbers(self) -> tuple[int, float, float]:
-        return 2, float(self.scale), 0.0
+    _code = 2
+    _name = "Matern"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,12 +344,3 @@ def _recipe(choice: str, sample: Sample) -> Float[np.ndarray, "d d"]:
 def _check_length(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{name} is {value:g}; a length scale must be positive and finite.")
-
-
-def _light_tails(name: str, dimension: int) -> str:
-    if dimension < 3:
-        return ""
-    return (
-        f"the {name} kernel in {dimension} dimensions: its discrepancy can vanish although the sample "
-        "runs off to infinity (Gorham & Mackey 2017, Theorem 6). Use InverseMultiquadric, or add it."
-    )

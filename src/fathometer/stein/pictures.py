@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fathometer.drawing.picture import Axis, Bars, Line, Panel, Picture, Points, Rule
+from fathometer.errors import InputError
 
 if TYPE_CHECKING:
     from fathometer.stein.chains import Chain
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from fathometer.stein.fit import TestResult
     from fathometer.stein.graph import GraphSteinDiscrepancy
     from fathometer.stein.ksd import KernelSteinDiscrepancy
+    from fathometer.stein.large import KernelSteinEstimate
     from fathometer.stein.selection import SelectionTable
 
 _SHOWN = 2000
@@ -153,6 +155,8 @@ def classical_picture(result: "ClassicalSteinDiscrepancy") -> Picture:
 
 def fit_picture(result: "TestResult") -> Picture:
     """The imitated null law as a histogram, and the statistic."""
+    if len(result.replicates) == 0:
+        raise InputError("this test has no imitated null law to draw: its p-value comes from the normal law.")
     heights, edges = np.histogram(result.replicates, bins=min(40, max(5, len(result.replicates) // 20)))
     return Picture(
         title="Test of fit",
@@ -202,6 +206,31 @@ def selection_picture(table: "SelectionTable") -> Picture:
                 y=Axis(label="effective sample size"),
             ),
         ),
+    )
+
+
+def estimate_picture(result: "KernelSteinEstimate") -> Picture:
+    """The interval after every round of an estimate."""
+    known = np.isfinite(result.path[:, 1])
+    at = np.arange(1.0, len(result.path) + 1)[known]
+    return Picture(
+        title="Discrepancy of a large sample",
+        caption=(
+            f"Ends of the interval after every round of {result.method}; it covers the exact value at all "
+            "times together."
+        ),
+        panels=(
+            Panel(
+                marks=(
+                    Line(x=at, y=result.path[known, 0], label="low"),
+                    Line(x=at, y=result.path[known, 1], label="high"),
+                    Rule(y=result.expected, label="correct sample"),
+                ),
+                x=Axis(label="round"),
+                y=Axis(label="discrepancy"),
+            ),
+        ),
+        columns=1,
     )
 
 

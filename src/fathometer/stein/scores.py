@@ -64,6 +64,38 @@ def value_and_score(log_density: LogDensity) -> Callable[[Tensor], tuple[Tensor,
     return evaluate
 
 
+def hessian_product(log_density: LogDensity) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function from points and vectors (n, d) to the Hessians of the log density times the vectors (n, d).
+
+    Two sweeps of automatic differentiation a point; no Hessian is formed.
+    """
+
+    def one(x: Tensor, v: Tensor) -> Tensor:
+        leaf = x.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(_number(log_density(leaf), leaf), leaf, create_graph=True)
+            if not slope.requires_grad:  # the log density is linear in the point
+                return torch.zeros_like(v)
+            (product,) = torch.autograd.grad(slope, leaf, v, allow_unused=True)
+        return torch.zeros_like(v) if product is None else product.double()
+
+    def single(x: Tensor, v: Tensor) -> Tensor:
+        return torch.func.vjp(torch.func.grad(log_density), x)[1](v)[0]
+
+    together = torch.func.vmap(single)
+    state = {"together": True}
+
+    def evaluate(x: Tensor, v: Tensor) -> Tensor:
+        if state["together"]:
+            try:
+                return together(x.detach(), v).detach().double()
+            except Exception:
+                state["together"] = False  # the loop names what is wrong, if anything is
+        return torch.stack([one(a, b) for a, b in zip(x, v, strict=True)])
+
+    return evaluate
+
+
 def log_density_values(log_density: LogDensity, x: Tensor) -> Tensor:
     """The log density at each of the points (n, d), without gradients: (n,)."""
     with torch.no_grad():

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fathometer.errors import InputError
-from fathometer.stein.scores import LogDensity, value_and_score
+from fathometer.stein.scores import LogDensity, hessian_product, value_and_score
 
 Terms = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,10 +31,12 @@ class Density:
 
     Attributes:
         both: Maps points (k, d) to the log densities (k,) and scores (k, d).
+        bend: Maps points and vectors (k, d) to the Hessians of the log density times the vectors.
         dimension: Number of coordinates, or None if it is not known.
     """
 
     both: Callable[[Tensor], tuple[Tensor, Tensor]]
+    bend: Callable[[Tensor, Tensor], Tensor] | None = None
     dimension: int | None = None
     examples: int = 1
 
@@ -67,9 +69,12 @@ class Posterior:
         self._prior = value_and_score(log_prior)
         self._likelihood = log_likelihood
         rows = torch.arange(examples)
-        self._whole = value_and_score(
-            lambda t: torch.as_tensor(log_prior(t)).reshape(()) + log_likelihood(t, rows).sum()
-        )
+
+        def whole(t: Tensor) -> Tensor:
+            return torch.as_tensor(log_prior(t)).reshape(()) + log_likelihood(t, rows).sum()
+
+        self._whole = value_and_score(whole)
+        self._bend = hessian_product(whole)
         summed = torch.func.grad(lambda t, rows: log_likelihood(t, rows).sum())
         self._batch_gradient = torch.func.vmap(summed, in_dims=(0, 0))
         single = torch.func.grad(lambda t, row: log_likelihood(t, row.reshape(1)).sum())
@@ -78,6 +83,10 @@ class Posterior:
     def both(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         """Log densities and scores over all examples."""
         return self._whole(x)
+
+    def bend(self, x: Float[Tensor, "k d"], v: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+        """The Hessians of the log density times vectors."""
+        return self._bend(x, v)
 
     def prior(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         """Log densities and scores of the prior."""
@@ -136,6 +145,15 @@ class SurfacePosterior(Posterior):
         slope = torch.stack([_read(self.surface.gradient(self._theta(point))) for point in x])
         return value - scale * energy, gradient - scale * slope
 
+    def bend(self, x: Tensor, v: Tensor) -> Tensor:
+        """The Hessians of the log density times vectors."""
+        scale = self.examples / self.temperature
+        products = [
+            _read(self.surface.hessian(self._theta(point)) @ vector.to(self.surface.theta))
+            for point, vector in zip(x, v, strict=True)
+        ]
+        return -scale * torch.stack(products) - self.precision * v
+
     def prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log densities and scores of the Gaussian prior."""
         away = x.detach() - self.center
@@ -176,7 +194,7 @@ def read_target(target: Any) -> Density | Posterior:
     if all(hasattr(target, name) for name in ("energy", "gradient", "examples", "theta")):
         return SurfacePosterior(target)
     if callable(target):
-        return Density(both=value_and_score(target))
+        return Density(both=value_and_score(target), bend=hessian_product(target))
     raise InputError(
         f"target is a {type(target).__name__}; pass a log density (a function of one point), "
         "a Posterior, or a LossSurface."

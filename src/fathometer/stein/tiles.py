@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from fathometer.stein.kernels import Radial
 from fathometer.stein.sample import Sample
-from fathometer.work import grid, reduce_chunks
+from fathometer.work import chunk_size, grid, reduce_chunks
 
 TILE = 256
 _DIRECT_DIMENSIONS = 12
@@ -41,6 +42,7 @@ class _Side:
     B: Float[np.ndarray, "n d"]
     norms: Float[np.ndarray, "4 n"]
     S: Float[np.ndarray, "n d"]
+    M: Float[np.ndarray, " n"] | None
 
     def part(self, rows: slice) -> "_Side":
         return _Side(
@@ -49,6 +51,7 @@ class _Side:
             B=self.B[rows],
             norms=np.ascontiguousarray(self.norms[:, rows]),
             S=self.S[rows],
+            M=None if self.M is None else self.M[rows],
         )
 
 
@@ -59,21 +62,33 @@ class SteinGram:
         sample: The points and scores.
         kernel: The fitted summands (`fathometer.stein.kernels.read_kernel`).
         tile: Rows and columns of a tile; it does not change the values.
+        single: Whether the pairs are computed in float32; sums stay in float64.
+
+    Raises:
+        BudgetError: If the prepared points do not fit the memory.
     """
 
-    def __init__(self, sample: Sample, kernel: tuple[Radial, ...], *, tile: int = TILE) -> None:
-        self.sample = sample
-        self.kernel = kernel
-        self.tile_size = tile
-        self.center = sample.points.mean(0)
-        self.mean_score = sample.scores.mean(0)
+    def __init__(
+        self, sample: Sample, kernel: tuple[Radial, ...], *, tile: int = TILE, single: bool = False
+    ) -> None:
+        self.sample, self.kernel, self.tile_size = sample, kernel, tile
+        self.dtype = np.float32 if single else np.float64
         self.direct = sample.dimension <= _DIRECT_DIMENSIONS
+        self.center = sample.points.mean(0)
+        # a side holds Z, Y, B and S of every summand, and making it as much again
+        need = 8 * len(kernel) * (10 * sample.points.size + 32 * tile * tile) + 64 * sample.size
+        chunk_size(
+            1, need, what=f"the Stein kernel of {sample.size} points of {sample.dimension} coordinates"
+        )
+        tilted = [self._tilted(sample.points, sample.scores, radial)[0] for radial in kernel]
+        self._means = [b.mean(0) for b in tilted]
         spread = np.sqrt(np.square(sample.points - self.center).sum())
-        force = np.sqrt(np.square(sample.scores - self.mean_score).sum())
-        self._balance = float(np.sqrt(force / spread)) if spread > 0 and force > 0 else 1.0
-        self._ratios = [
-            self._balance * np.sqrt(1.0 if r.inverse is None else sample.dimension / r.trace) for r in kernel
-        ]
+        self._ratios = []
+        for radial, b, mean in zip(kernel, tilted, self._means, strict=True):
+            force = np.sqrt(np.square(b - mean).sum())
+            balance = np.sqrt(force / spread) if spread > 0 and force > 0 else 1.0
+            size = 1.0 if radial.inverse is None else sample.dimension / radial.trace
+            self._ratios.append(float(balance * np.sqrt(size)))
         self._sides = [self._prepare(sample.points, sample.scores, i) for i in range(len(kernel))]
 
     def __len__(self) -> int:
@@ -82,15 +97,17 @@ class SteinGram:
     @cached_property
     def diagonal(self) -> Float[np.ndarray, " n"]:
         """``k0(x_i, x_i)`` for every point."""
-        return self.self_values(self.sample.scores)
-
-    def self_values(self, scores: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
-        """``k0(x, x)``, which depends on the score only."""
-        square = np.square(scores).sum(1)
-        total = np.zeros(len(scores))
+        total = np.zeros(len(self))
         for radial in self.kernel:
-            value, slope = radial.profile(np.zeros(1))
-            total += value[0] * square - 2 * slope[0] * radial.trace
+            b, M = self._tilted(self.sample.points, self.sample.scores, radial)
+            square = np.square(b).sum(1)
+            if radial.origin is not None:
+                z, u = _linear_sides(radial, self.sample.points)
+                values = square * (1 + np.square(z).sum(1)) + 2 * (b * u).sum(1) + radial.trace
+            else:
+                value, slope = radial.profile(np.zeros(1))
+                values = value[0] * square - 2 * slope[0] * radial.trace
+            total += values if M is None else M**2 * values
         return total
 
     def tile(self, rows: slice, columns: slice) -> Float[np.ndarray, "r c"]:
@@ -157,34 +174,55 @@ class SteinGram:
 
         return reduce_chunks(strip, grid(len(self), self.tile_size), what="Stein kernel strips")[0].numpy()
 
+    def _tilted(
+        self, points: np.ndarray, scores: np.ndarray, radial: Radial
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The scores that a tilted summand sees, and its ``M`` at the points."""
+        if radial.tilt is None:
+            return scores, None
+        M, slope = radial.tilt(points)
+        return scores + slope, M
+
     def _prepare(self, points: np.ndarray, scores: np.ndarray, which: int) -> _Side:
         """Whitened, centered columns of one side for one summand of the kernel."""
         radial = self.kernel[which]
+        scores, M = self._tilted(points, scores, radial)
+        none = np.zeros((4, len(points)), self.dtype)
+        if radial.origin is not None:
+            Z, Y = _linear_sides(radial, points)
+            return _Side(Z=Z, Y=Y, B=scores, norms=none, S=Y, M=M)
         X = points - self.center
         Z = X if radial.factor is None else X @ radial.factor
         Y = X if radial.inverse is None else X @ radial.inverse
         if self.direct:
             # by columns, so that the compiled loops read each coordinate in one piece without a copy
-            Z, Y, B = (np.asfortranarray(v) for v in (Z, Y, scores))
-            return _Side(Z=Z, Y=Y, B=B, norms=np.zeros((4, len(X))), S=Y)
-        B = scores - self.mean_score
-        f = self._ratios[which]
+            Z, Y, B = (np.asfortranarray(v, dtype=self.dtype) for v in (Z, Y, scores))
+            return _Side(Z=Z, Y=Y, B=B, norms=none, S=Y, M=M)
+        mean, f = self._means[which], self._ratios[which]
+        B = scores - mean
         norms = np.stack(
-            [
-                np.square(Z).sum(1),
-                np.square(Y).sum(1),
-                (B * Y).sum(1),
-                B @ self.mean_score + 0.5 * self.mean_score @ self.mean_score,
-            ]
+            [np.square(Z).sum(1), np.square(Y).sum(1), (B * Y).sum(1), B @ mean + 0.5 * mean @ mean]
         )
-        return _Side(Z=Z, Y=Y, B=B, norms=norms, S=f * Y + B / f)
+        S = f * Y + B / f
+        Z, Y, B, norms, S = (v.astype(self.dtype, copy=False) for v in (Z, Y, B, norms, S))
+        return _Side(Z=Z, Y=Y, B=B, norms=norms, S=S, M=M)
 
     def _block(self, rows: list[_Side], columns: list[_Side]) -> np.ndarray:
-        out = np.zeros((len(rows[0].Z), len(columns[0].Z)))
+        out = np.zeros((len(rows[0].Z), len(columns[0].Z)), self.dtype)
         fill = self._fill_direct if self.direct else self._fill_products
         for which, radial in enumerate(self.kernel):
-            fill(radial, which, rows[which], columns[which], out)
-        return out
+            a, b = rows[which], columns[which]
+            if radial.origin is not None:
+                own, other = ((s.B * s.Y).sum(1) for s in (a, b))
+                part = (a.B @ b.B.T) * (1 + a.Z @ b.Z.T) + own[:, None] + other + radial.trace
+            elif a.M is not None:
+                part = np.zeros_like(out)
+                fill(radial, which, a, b, part)
+            else:
+                fill(radial, which, a, b, out)
+                continue
+            out += part if a.M is None or b.M is None else a.M[:, None] * part * b.M
+        return out.astype(np.float64, copy=False)
 
     def _fill_direct(self, radial: Radial, which: int, a: _Side, b: _Side, out: np.ndarray) -> None:
         from fathometer.stein.epilogue import fill_direct
@@ -194,7 +232,7 @@ class SteinGram:
         def run(rows: slice) -> None:
             part, white = a.part(rows), radial.factor is None
             Z, Y, B = (np.ascontiguousarray(v).T for v in (part.Z, part.Y, part.B))
-            fill_direct(*_numbers(radial), Z, Y, B, Z2, Y2, B2, white, out[rows])
+            fill_direct(*_numbers(radial, self.dtype), Z, Y, B, Z2, Y2, B2, white, out[rows])
 
         _in_threads(run, len(out), out.size)
 
@@ -204,20 +242,29 @@ class SteinGram:
         white = radial.factor is None
         ZZ, BB, SS = _times(a.Z, b.Z), _times(a.B, b.B), _times(a.S, b.S)
         YY = ZZ if white else _times(a.Y, b.Y)
+        numbers, ratio = _numbers(radial, self.dtype), self.dtype(self._ratios[which])
 
         def run(rows: slice) -> None:
             part = a.part(rows)
             fill_products(
-                *_numbers(radial), part.Z, part.Y, part.norms, b.Z, b.Y, b.norms, white, self._ratios[which],
+                *numbers, part.Z, part.Y, part.norms, b.Z, b.Y, b.norms, white, ratio,
                 ZZ[rows], YY[rows], BB[rows], SS[rows], out[rows],
             )  # fmt: skip
 
         _in_threads(run, len(out), out.size)
 
 
-def _numbers(radial: Radial) -> tuple[int, float, float, float]:
-    """The kernel as the compiled loops take it."""
-    return radial.code, radial.first, radial.second, radial.trace
+def _linear_sides(radial: Radial, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whitened points and ``S^-1`` times the points, from the origin of a linear profile."""
+    away = points - radial.origin
+    if radial.factor is None or radial.inverse is None:
+        return away, away
+    return away @ radial.factor, away @ radial.inverse
+
+
+def _numbers(radial: Radial, dtype: type[np.floating[Any]]) -> tuple[int, Any, Any, Any]:
+    """The kernel as the compiled loops take it: numbers of the arrays' own precision."""
+    return radial.code, dtype(radial.first), dtype(radial.second), dtype(radial.trace)
 
 
 def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:

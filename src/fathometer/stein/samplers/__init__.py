@@ -10,8 +10,9 @@ The step size is that of Welling & Teh 2011 everywhere: a Langevin step adds
 """
 
 from fathometer.stein.samplers.fisher import fisher_scoring
+from fathometer.stein.samplers.importance import stein_importance
 from fathometer.stein.samplers.langevin import langevin
-from fathometer.stein.samplers.particles import svgd, svgd_direction
+from fathometer.stein.samplers.particles import ksd_descent, svgd, svgd_direction
 from fathometer.stein.samplers.sequential import approximate_metropolis, approximate_slice
 from fathometer.stein.samplers.stochastic import stochastic_gradient_langevin
 
@@ -19,7 +20,9 @@ __all__ = [
     "approximate_metropolis",
     "approximate_slice",
     "fisher_scoring",
+    "ksd_descent",
     "langevin",
+    "stein_importance",
     "stochastic_gradient_langevin",
     "svgd",
     "svgd_direction",

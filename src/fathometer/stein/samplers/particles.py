@@ -1,4 +1,6 @@
-"""Stein variational gradient descent: particles that move together (Liu & Wang 2016).
+"""Particles that move together: Stein variational gradient descent, and descent on the discrepancy.
+
+Stein variational gradient descent (Liu & Wang 2016) moves along
 
     phi(y) = mean over the particles x of  k(x, y) b(x) + grad_x k(x, y),      y <- y + step * phi(y):
 
@@ -6,17 +8,21 @@ the direction in which the Kullback-Leibler divergence to the target falls faste
 space. It is the (unnormalized) maximizing function of the kernel Stein discrepancy.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import optimize
 
 from fathometer.errors import InputError
 from fathometer.stein.chains import Chain
+from fathometer.stein.gradients import squared_and_gradient
 from fathometer.stein.kernels import InverseMultiquadric, read_kernel
 from fathometer.stein.sample import Sample, read_sample
 from fathometer.stein.samplers.walk import read_step_size, start_walk
 from fathometer.stein.targets import read_target
+from fathometer.stein.witness import stein_field
 
 
 def svgd_direction(points: Any, scores: Any, kernel: Any = None) -> Any:
@@ -86,34 +92,77 @@ def svgd(
                 break
 
     walk.run(step)
-    chain = walk.chain(aim, f"SVGD step {size:g}")
-    return (
-        chain
-        if chain.points.ndim == 2
-        else Chain(
-            points=chain.points[:, 0],
-            scores=chain.scores[:, 0],
-            acceptance=1.0,
-            evaluations=chain.evaluations,
-            sampler=chain.sampler,
-        )
-    )
+    return _particles(walk.chain(aim, f"SVGD step {size:g}"))
+
+
+def ksd_descent(
+    target: Any,
+    start: Any,
+    steps: int,
+    step_size: float | None = None,
+    *,
+    seed: int = 0,
+    kernel: Any = None,
+) -> Chain:
+    """Move particles down the squared kernel Stein discrepancy (Korba et al. 2021).
+
+    Unlike `svgd` it has a number that falls, so that a quasi-Newton method can be used and it is known when
+    to stop. It needs second derivatives of the log density, and it can stop at points that are
+    stationary without being good: on a plane of symmetry between modes, for example.
+
+    Args:
+        target: A log density (twice differentiable by torch), a `Posterior`, or a ``LossSurface``.
+        start: (n, d), the particles at the beginning.
+        steps: Iterations at most.
+        step_size: None for L-BFGS, which chooses its own; or that of plain descent (n times the gradient).
+        seed: Not used: the method is deterministic; here for the common signature.
+        kernel: As for `ksd`, radial; a preconditioner recipe is worked out at the start and held fixed.
+
+    Returns:
+        A chain whose points (n, d) are the particles at the end.
+
+    Raises:
+        InputError: If an argument is out of range, shapes do not fit, or a particle diverges.
+    """
+    aim = read_target(target)
+    size = None if step_size is None else read_step_size(step_size)
+    walk = start_walk(aim, start, steps, seed=seed, name="ksd descent")
+    walk.steps = 1
+    n, d = walk.x.shape
+    w = np.full(n, 1.0 / n)
+    fitted = read_kernel(kernel, _sample_at(aim, walk.x.numpy()))
+
+    def both(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        walk.evaluations += n * aim.examples
+        value, slope = squared_and_gradient(_sample_at(aim, flat.reshape(n, d)), aim, fitted, w)
+        return n * value, n * slope.reshape(-1)
+
+    def step(_: int) -> None:
+        x = walk.x.numpy().reshape(-1)
+        if size is None:
+            x = optimize.minimize(both, x, jac=True, method="L-BFGS-B", options={"maxiter": steps}).x
+        else:
+            for _ in range(steps):
+                x = x - size * both(x)[1]
+        walk.x = torch.from_numpy(x.reshape(n, d))
+
+    walk.run(step)
+    return _particles(walk.chain(aim, "KSD descent, " + ("L-BFGS" if size is None else f"step {size:g}")))
+
+
+def _sample_at(aim: Any, x: np.ndarray) -> Sample:
+    """Points with their scores, checked."""
+    return read_sample(x, lambda at: aim.both(torch.from_numpy(at))[1])
+
+
+def _particles(chain: Chain) -> Chain:
+    """One step was recorded of every particle: (n, 1, d) becomes (n, d)."""
+    if chain.points.ndim == 2:
+        return chain
+    return replace(chain, points=chain.points[:, 0], scores=chain.scores[:, 0])
 
 
 def _direction(sample: Sample, kernel: Any) -> np.ndarray:
-    """Phi at every point, a strip of points at a time."""
-    n, d = sample.points.shape
-    fitted = read_kernel(kernel, sample)
-    direction = np.zeros((n, d))
-    center = sample.points - sample.points.mean(0)
-    for radial in fitted:
-        Z = center if radial.factor is None else center @ radial.factor
-        Y = center if radial.inverse is None else center @ radial.inverse
-        square = np.square(Z).sum(1)
-        for start in range(0, n, 256):
-            rows = slice(start, min(start + 256, n))
-            r2 = np.clip(square[rows, None] + square - 2 * Z[rows] @ Z.T, 0, None)
-            value, slope = radial.profile(r2)
-            # grad_x k(x, y) = 2 phi' S^-1 (x - y)
-            direction[rows] += value @ sample.scores + 2 * (slope @ Y - slope.sum(1, keepdims=True) * Y[rows])
-    return direction / n
+    """Phi at every point."""
+    weights = np.full(sample.size, 1.0 / sample.size)
+    return stein_field(sample, read_kernel(kernel, sample), weights, sample.points)

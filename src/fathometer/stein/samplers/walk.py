@@ -66,8 +66,7 @@ class Walk:
     def chain(self, target: Density | Posterior, sampler: str) -> Chain:
         """The answer, with the whole target's score at every kept point."""
         points = torch.stack(self.kept, dim=1)
-        flat = points.reshape(-1, points.shape[2])
-        scores = torch.cat([target.both(part)[1] for part in flat.split(_RECORD)]).reshape(points.shape)
+        scores = recorded_scores(target, points)
         return Chain(
             points=self._out(points),
             scores=self._out(scores),
@@ -79,6 +78,12 @@ class Walk:
     def _out(self, values: Tensor) -> Any:
         answer = values[0] if self.single else values
         return answer.numpy() if self.like is None else answer.to(self.like)
+
+
+def recorded_scores(target: Density | Posterior, points: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """The whole target's score at every point, some hundred points at a time."""
+    flat = points.reshape(-1, points.shape[-1])
+    return torch.cat([target.both(part)[1] for part in flat.split(_RECORD)]).reshape(points.shape)
 
 
 def start_walk(
