@@ -53,6 +53,7 @@ def reference(room, title):
     """A page that lists the public names of a room, and one block for each of its modules."""
     module = import_module(f"fathometer.{room}")
     names = [name for name in getattr(module, "__all__", ()) if name not in INSIDE.get(room, ())]
+    names.sort(key=lambda name: (name[0].isupper(), name.lower()))  # what one calls, then what comes back
     listed = "\n".join(f"        - {name}" for name in names)
     lines = [f"# {title}\n", f"::: fathometer.{room}\n    options:\n      show_root_heading: false"]
     lines.append(f"      show_root_toc_entry: false\n      members:\n{listed}\n")
