@@ -73,6 +73,31 @@ def test_a_point_of_a_network_is_critical_and_its_index_is_that_of_the_hessian()
         assert row.step_left < 1e-6
 
 
+def memorizing(seed):
+    """The paper's experiment: a tanh network of width 8 and Gaussian data, half a parameter a target."""
+    g = torch.Generator().manual_seed(seed)
+    net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Tanh(), nn.Linear(8, 8, bias=False)).double()
+    for p in net.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) / 8**0.5
+    x, y = (torch.randn(32, 8, generator=g, dtype=torch.float64) for _ in range(2))
+    return fm.LossSurface(net, "half_mse", (x, y))
+
+
+def test_networks_of_the_papers_kind_yield_critical_points_that_grow_with_energy():
+    found = critical_points(memorizing, 2, 1e-10, attempts=64)
+    assert len(found.rows) == 2
+    for row in found:
+        surface = memorizing(row.attempt).at(row.theta)
+        assert float(torch.linalg.vector_norm(surface.gradient())) <= 1e-10
+        values = torch.linalg.eigvalsh(surface.hessian().to_dense())
+        assert int((values < 0).sum()) == row.negative and row.smallest > 1e-9
+
+
+def test_a_factory_gives_saddles_of_a_wanted_index_too():
+    found = critical_points(tiny_network, 2, seed=3, index=3, attempts=64)
+    assert [row.negative for row in found] == [3, 3]
+
+
 def test_the_gradient_norm_method_finds_wells_too():
     found = critical_points(surface_of(wells, [0.3, -0.8, 0.9, 0.05]), 3, method="gradient_norm", attempts=40)
     assert len(found.rows) == 3
@@ -126,6 +151,11 @@ def test_answers_repeat_draw_and_survive_the_disk(tmp_path):
         (lambda s: critical_points(s, 1, tolerance=0.0), "tolerance is 0"),
         (lambda s: critical_points(s, 1, index=9), "index is 9; a surface of 2 parameters has 0 to 2"),
         (lambda s: critical_points(s, 1, method="sgd"), "method is 'sgd'"),
+        (lambda s: critical_points(tiny_network, 1, index=19), "index is 19; a surface of 18 parameters"),
+        (
+            lambda s: critical_points(lambda i: tiny_network(0) if i else s, 1, attempts=2),
+            "surfaces of 2 and 18 parameters; one size is needed",
+        ),
         (lambda s: critical_points(np.eye(2), 1), "surface_or_factory is a ndarray"),
         (lambda s: critical_points(lambda seed: seed, 1), "factory returned a int for seed 0"),
     ],
