@@ -15,23 +15,32 @@ from fathometer.symmetry.fourier import abelian_coordinates
 A = Action
 D5 = A.dihedral(5)
 CASES = {
-    "Z8": (A.cyclic(8), ("fourier", "blocks", "im2col")),
+    "Z8": (A.cyclic(8), ("halves", "fourier", "blocks", "im2col")),
     "Z7": (A.cyclic(7), ("fourier", "blocks", "im2col")),
     "reversed": (A([[1, 2, 3, 4, 0]], [[4, 0, 1, 2, 3]]), ("fourier", "im2col")),
-    "D5": (D5, ("fourier", "blocks", "im2col")),
-    "S3 regular": (A.regular(A.symmetric(3)), ("fourier", "blocks")),
+    "D5": (D5, ("halves", "fourier", "blocks", "im2col")),
+    "S3 regular": (A.regular(A.symmetric(3)), ("halves", "fourier", "blocks")),
     "torus": (A.grid(4, 6), ("fourier", "blocks")),
     "p4m": (A.grid(5, 5, rotations=True, flips=True), ("fourier", "blocks")),
     "two rings to one": (A([[1, 2, 0, 4, 5, 3]], [[1, 2, 0]]), ("fourier", "blocks", "im2col")),
-    "S5": (A.symmetric(5), ("fourier", "blocks", "im2col")),
-    "pairs": (A.tuples(4, 2), ("blocks", "im2col")),
+    "S5": (A.symmetric(5), ("halves", "fourier", "blocks", "im2col")),
+    "pairs": (A.tuples(4, 2), ("halves", "blocks", "im2col")),
     "pairs to points": (A.tuples(4, 2, outputs=A.symmetric(4)), ("blocks", "im2col")),
     "edges": (A.subsets(5, 2), ("blocks",)),
-    "wreath": (A.wreath(A.symmetric(3), A.symmetric(4)), ("blocks",)),
+    "wreath": (
+        A.wreath(A.symmetric(3), A.symmetric(4)),
+        (
+            "halves",
+            "blocks",
+        ),
+    ),
     "array": (A.product(A.symmetric(3), A.symmetric(4)), ("blocks",)),
     "invariant": (A.dihedral(6, outputs="invariant"), ("blocks", "im2col")),
-    "weight space": (A.weight_space([2, 3, 1]), ("blocks", "im2col")),
+    "weight space": (A.weight_space([2, 3, 1]), ("halves", "blocks", "im2col")),
     "sparse": (A.cyclic(9).tying("sparse"), ("fourier", "im2col")),
+    "mirror": (A([[4, 3, 2, 1, 0]]), ("halves",)),
+    "mirror of points alone": (A([[4, 3, 2, 1, 0]], [[0, 1]]), ("halves",)),
+    "sparse turns": (A.grid(3, 3, translations=False, rotations=True).tying("sparse"), ("halves", "im2col")),
     "own labels": (Tying([[0, 1, -1], [1, -1, 0]]), ("im2col",)),
 }
 PAIRS = [(name, kernel) for name, (_, kernels) in CASES.items() for kernel in kernels]
@@ -57,7 +66,7 @@ def test_kernels_agree_with_the_dense_one_in_value_and_derivative(name, kernel):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kernel", ["dense", "fourier", "blocks", "im2col"])
+@pytest.mark.parametrize("kernel", ["dense", "halves", "fourier", "blocks", "im2col"])
 def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(kernel):
     layer = TiedLinear(A.cyclic(6), 2, 3, kernel=kernel, dtype=torch.float64, bias=False)
     matrix = layer.matrix()
@@ -73,7 +82,7 @@ def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(ker
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kernel", ["fourier", "blocks", "im2col"])
+@pytest.mark.parametrize("kernel", ["halves", "fourier", "blocks", "im2col"])
 def test_kernels_take_low_precision(kernel, dtype):
     reference = TiedLinear(A.cyclic(12), 2, 3, kernel="dense", dtype=torch.float64)
     layer = TiedLinear(A.cyclic(12), 2, 3, kernel=kernel, dtype=dtype)

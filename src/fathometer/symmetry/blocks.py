@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from fathometer.symmetry.action import Action
+from fathometer.symmetry.kernels import Kernel
 from fathometer.symmetry.orbits import pair_orbits
 from fathometer.symmetry.permutations import Permutation, find_root
+from fathometer.symmetry.strided import StridedTerms
 from fathometer.symmetry.tying import Tying
 
 PARTITIONS = 24
@@ -115,8 +117,11 @@ def invariant_partitions(permutations: Sequence[Permutation], size: int) -> list
     return list(found.values())
 
 
-class BlockKernel(nn.Module):
-    """Pool, mix, broadcast, by a list of terms that is a basis of the weights."""
+class BlockKernel(Kernel):
+    """Pool, mix, broadcast, by a list of terms that is a basis of the weights.
+
+    By strided views where all blocks lie regularly, else by sparse products.
+    """
 
     kind = "blocks"
     change: Tensor
@@ -144,9 +149,31 @@ class BlockKernel(nn.Module):
         starts = np.cumsum([0, *(count for _, count in self.groups)])
         columns = [start + group[0].blocks for start, group in zip(starts, groups.values(), strict=False)]
         self.broadcast = SparseSum(list(np.stack(columns, axis=1)), int(starts[-1]))
+        self.strided = StridedTerms.found(ordered, self.sizes[1])
 
-    def forward(self, weight: Tensor, x: Tensor) -> Tensor:
-        """(batch, in_channels, N) to (batch, out_channels, M)."""
+    def applies(self, weight: Tensor, x: Tensor) -> bool:
+        """Whether views do it."""
+        return self.strided is not None
+
+    def compute(self, weight: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The outputs, and the coefficients and pooled signals."""
+        coefficients = (weight @ self.change.to(weight.dtype)).permute(2, 0, 1).contiguous()
+        strided: Any = self.strided
+        y, pooled = strided.compute(coefficients, x.contiguous(), self.sizes[1])
+        return y, (coefficients, *pooled)
+
+    def gradients(
+        self, gy: Tensor, weight: Tensor, x: Tensor, kept: tuple[Tensor, ...], needs: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Pools and broadcasts change places."""
+        strided: Any = self.strided
+        found, gx = strided.gradients(gy.contiguous(), kept[0], x.contiguous(), kept[1:], needs)
+        if found is not None:
+            found = found.permute(1, 2, 0) @ self.change.to(weight.dtype).T
+        return found, gx
+
+    def plain(self, weight: Tensor, x: Tensor) -> Tensor:
+        """(batch, in_channels, N) to (batch, out_channels, M), by differentiable operations."""
         dtype = x.dtype
         if dtype in (torch.float16, torch.bfloat16):
             weight, x = weight.float(), x.float()

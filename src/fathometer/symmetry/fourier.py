@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fathometer.symmetry.action import Action, Element
 from fathometer.symmetry.groups import ElementMixer
+from fathometer.symmetry.kernels import Kernel
 from fathometer.symmetry.permutations import Permutation, compose, cycle_lengths, disjoint_union, invert
 from fathometer.symmetry.tying import Tying
 
@@ -60,13 +61,15 @@ def _grown(elements: Sequence[Element], sizes: tuple[int, int]) -> tuple[np.ndar
     return tables
 
 
-class FourierKernel(nn.Module):
-    """Products by frequency along an abelian subgroup."""
+class FourierKernel(Kernel):
+    """Products by frequency along an abelian subgroup; three of them for a step of training."""
 
     kind = "fourier"
     gather: Tensor
     scatter: Tensor
     filters: Tensor
+    place_in: Tensor
+    place_out: Tensor
 
     def __init__(self, tying: Tying, coordinates: tuple[np.ndarray, np.ndarray]) -> None:
         super().__init__()
@@ -74,8 +77,10 @@ class FourierKernel(nn.Module):
         self.lengths = inputs.shape[1:]
         self.parts = len(inputs), len(outputs)
         self.sizes = tying.sizes
-        self.register_buffer("gather", torch.from_numpy(inputs.reshape(-1)), persistent=False)
-        self.register_buffer("scatter", torch.from_numpy(invert(outputs.reshape(-1))), persistent=False)
+        for name, order in (("gather", inputs.reshape(-1)), ("place_out", outputs.reshape(-1))):
+            self.register_buffer(name, torch.from_numpy(order), persistent=False)
+        for name, order in (("place_in", inputs), ("scatter", outputs)):
+            self.register_buffer(name, torch.from_numpy(invert(order.reshape(-1))), persistent=False)
         self.in_order, self.out_order = (bool((t.ravel() == np.arange(t.size)).all()) for t in coordinates)
         # W[a q, b p] depends on a - b only: the filter is the column of p's representative
         still = inputs.reshape(len(inputs), -1)[:, 0]
@@ -93,32 +98,76 @@ class FourierKernel(nn.Module):
         # half the frequencies, four real products each, at about half the speed of a real product
         return 2 * (2 * order * p * q * in_channels * out_channels) + 4 * transforms
 
-    def forward(self, weight: Tensor, x: Tensor) -> Tensor:
-        """(batch, in_channels, N) to (batch, out_channels, M)."""
+    def plain(self, weight: Tensor, x: Tensor) -> Tensor:
+        """(batch, in_channels, N) to (batch, out_channels, M), by differentiable operations."""
         dtype = x.dtype
         if dtype in (torch.float16, torch.bfloat16):
             weight, x = weight.float(), x.float()
-        batch, in_channels, _ = x.shape
-        out_channels = weight.shape[0]
+        return self.compute(weight, x)[0].to(dtype)
+
+    def compute(self, weight: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The outputs, and the transforms of signals and filters as real rows and columns."""
+        out_channels, in_channels, _ = weight.shape
         p, q = self.parts
-        axes = tuple(range(-len(self.lengths), 0))
         ordered = x if self.in_order else x.index_select(2, self.gather)
-        signal = ordered.reshape(batch, in_channels * p, *self.lengths)
+        rows = self._transform(ordered.reshape(len(x), in_channels * p, *self.lengths))
         values = nn.functional.pad(weight, (0, 1)).index_select(2, self.filters)
         values = values.reshape(out_channels, in_channels, q, p, *self.lengths)
         values = values.transpose(1, 2).reshape(out_channels * q, in_channels * p, *self.lengths)
-        X = torch.fft.rfftn(signal, dim=axes).flatten(2)
-        F = torch.fft.rfftn(values, dim=axes).flatten(2)
+        F = torch.fft.rfftn(values, dim=self.axes).flatten(2)
         # complex products as real ones of twice the size: batched real products are the fast ones
-        rows = torch.view_as_real(X).permute(2, 0, 1, 3).flatten(2)
         both = torch.stack([torch.view_as_real(F), torch.view_as_real(1j * F)], dim=3)
         columns = both.permute(2, 1, 3, 0, 4).flatten(3).flatten(1, 2)
-        Y = torch.bmm(rows, columns).reshape(len(rows), batch, out_channels * q, 2)
-        Y = torch.view_as_complex(Y.permute(1, 2, 0, 3).contiguous())
-        half = (*self.lengths[:-1], self.lengths[-1] // 2 + 1)
-        y = torch.fft.irfftn(Y.reshape(batch, out_channels * q, *half), s=self.lengths, dim=axes)
-        y = y.reshape(batch, out_channels, -1)
-        return (y if self.out_order else y.index_select(2, self.scatter)).to(dtype)
+        y = self._back(torch.bmm(rows, columns), len(x)).reshape(len(x), out_channels, -1)
+        return y if self.out_order else y.index_select(2, self.scatter), (rows, columns)
+
+    def gradients(
+        self, gy: Tensor, weight: Tensor, x: Tensor, kept: tuple[Tensor, ...], needs: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Correlations instead of convolutions: one more transform and two more products."""
+        out_channels, in_channels, k = weight.shape
+        p, q = self.parts
+        rows, columns = kept
+        ordered = gy if self.out_order else gy.index_select(2, self.place_out)
+        g = self._transform(ordered.reshape(len(gy), out_channels * q, *self.lengths))
+        gw = gx = None
+        if needs[1]:
+            gx = self._back(torch.bmm(g, columns.transpose(1, 2)), len(x)).reshape(x.shape)
+            gx = gx if self.in_order else gx.index_select(2, self.place_in)
+        if needs[0]:
+            R = torch.bmm(rows.transpose(1, 2), g).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))
+            real = R[:, :, 0, :, 0] + R[:, :, 1, :, 1]
+            imaginary = R[:, :, 0, :, 1] - R[:, :, 1, :, 0]
+            F = torch.complex(real, imaginary).permute(2, 1, 0)
+            filters = self._inverse(F.reshape(*F.shape[:2], *self.frequencies))
+            filters = filters.reshape(out_channels, q, in_channels, p, -1).permute(1, 3, 4, 0, 2)
+            sums = filters.new_zeros(k + 1, out_channels * in_channels)
+            sums.index_add_(0, self.filters, filters.reshape(-1, out_channels * in_channels))
+            gw = sums[:k].T.reshape(weight.shape)
+        return gw, gx
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The dimensions of the subgroup."""
+        return tuple(range(-len(self.lengths), 0))
+
+    @property
+    def frequencies(self) -> tuple[int, ...]:
+        """The shape of the frequencies of a real signal."""
+        return (*self.lengths[:-1], self.lengths[-1] // 2 + 1)
+
+    def _transform(self, signal: Tensor) -> Tensor:
+        """(batch, parts, *lengths) to (frequencies, batch, 2 parts), real beside imaginary."""
+        X = torch.fft.rfftn(signal, dim=self.axes).flatten(2)
+        return torch.view_as_real(X).permute(2, 0, 1, 3).flatten(2)
+
+    def _back(self, rows: Tensor, batch: int) -> Tensor:
+        """(frequencies, batch, 2 parts) to (batch, parts, indices)."""
+        Y = torch.view_as_complex(rows.unflatten(2, (-1, 2)).permute(1, 2, 0, 3).contiguous())
+        return self._inverse(Y.reshape(batch, -1, *self.frequencies))
+
+    def _inverse(self, frequencies: Tensor) -> Tensor:
+        return torch.fft.irfftn(frequencies, s=self.lengths, dim=self.axes).flatten(2)
 
 
 def _free_elements(action: Action) -> list[Element]:

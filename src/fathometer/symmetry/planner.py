@@ -9,15 +9,19 @@ from torch import nn
 from fathometer.errors import InputError
 from fathometer.symmetry.blocks import LARGEST_BASIS, BlockKernel, Term, block_terms, orbit_terms, terms_cost
 from fathometer.symmetry.fourier import FourierKernel, abelian_coordinates
+from fathometer.symmetry.halves import HalvesKernel, halves_cost, involution
 from fathometer.symmetry.kernels import DenseKernel
 from fathometer.symmetry.tying import Tying
 
-KERNELS = ("auto", "dense", "blocks", "fourier", "im2col")
+KERNELS = ("auto", "dense", "halves", "blocks", "fourier", "im2col")
 WORTHWHILE = 0.5
 """Share of the dense cost that another kernel must stay below."""
 
 OVERHEAD = 2e5
 """What the calls of a structured kernel cost, in multiplications a sample of a batch of 64."""
+
+LARGEST_HALF = 0.85
+"""The same for the two halves by an element of order two, whose products are as regular."""
 
 LARGEST_SIDE = 1500
 """Indices of one side up to which partitions are looked for."""
@@ -49,6 +53,11 @@ def plan(name: str, tying: Tying, in_channels: int, out_channels: int) -> nn.Mod
                 f"{LARGEST_SIDE} indices a side."
             )
         return BlockKernel(tying, terms)
+    if name == "halves":
+        pair = involution(tying.action)
+        if pair is None:
+            raise InputError('kernel is "halves", but no element of order two was found in the group.')
+        return HalvesKernel(tying, pair)
     coordinates = abelian_coordinates(tying.action)
     if coordinates is None:
         raise InputError(
@@ -78,8 +87,17 @@ def _cheapest(tying: Tying, in_channels: int, out_channels: int) -> nn.Module:
             )
     cost, kind, found = min(choices, key=lambda c: c[0], default=(dense, "dense", None))
     if cost + OVERHEAD > WORTHWHILE * dense:
-        return DenseKernel(tying)
+        return _halves_or_dense(tying, in_channels, out_channels)
     return FourierKernel(tying, found) if kind == "fourier" else BlockKernel(tying, found, kind)  # type: ignore[arg-type]
+
+
+def _halves_or_dense(tying: Tying, in_channels: int, out_channels: int) -> nn.Module:
+    pair = None if tying.action is None else involution(tying.action)
+    n, m = tying.sizes
+    dense = float(n * m * in_channels * out_channels)
+    if pair is None or halves_cost(pair, in_channels, out_channels) + OVERHEAD > LARGEST_HALF * dense:
+        return DenseKernel(tying)
+    return HalvesKernel(tying, pair)
 
 
 def _basis(tying: Tying) -> list[Term] | None:
