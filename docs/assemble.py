@@ -112,7 +112,7 @@ def coverage():
     lines = [
         "# Coverage: what of the papers is implemented, and what shows it\n",
         "Every definition, theorem, figure, table and experiment of the papers, with the function that",
-        "implements it and the item (`fathometer reproduce PAPER:ITEM`) or test that shows it. Tests hold them:",
+        "implements it and the item (`fathometer reproduce PAPER:ITEM`) or test that shows it. Tests check:",
         "functions resolve, items and tests exist, and every item stands in a table.\n",
         "| paper | rows |",
         "|---|---|",
