@@ -172,7 +172,7 @@ def test_symmetry_measures_a_layer(call, tmp_path):
     [
         (["--group", "cyclic(8"], "is not a call such as"),
         (["--group", "8"], "is not a call such as"),
-        (["--group", "monster(1)"], "there is no group 'monster'; there are alternating, cyclic"),
+        (["--group", "monster(1)"], "there is no group 'monster'; there are alternating, cosets"),
         (["--group", "__import__('os').system('true')"], "there is no group"),
         (["--group", "cyclic(open('x'))"], "there is no group 'open'"),
         (["--group", "cyclic(2.5)"], "'2.5' is not a whole number, a list, True, False or a group"),

@@ -127,14 +127,14 @@ def test_actions_are_known_by_name(text, order):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dihedral(", "write a constructor"),
-        ("5", "write a constructor"),
-        ("klein(4)", "group names 'klein'; choose from alternating"),
+        ("dihedral(", "is not a call such as"),
+        ("5", "is not a call such as"),
+        ("klein(4)", "there is no group 'klein'; there are alternating"),
         ("cyclic()", "missing 1 required positional argument"),
         ("cyclic(0)", "n is 0"),
-        ("cyclic(2 + 3)", "is not a constructor, number or list"),
-        ("__import__('os')", "group names '__import__'"),
-        ("cyclic(5).order", "is not a constructor"),
+        ("cyclic(2 + 3)", "is not a whole number, a list, True, False or a group"),
+        ("__import__('os')", "there is no group '__import__'"),
+        ("cyclic(5).order", "is not a call such as"),
     ],
 )
 def test_unknown_names_are_refused_and_nothing_is_run(text, message):
