@@ -4,67 +4,34 @@ from typing import Any
 
 from fathometer import sharpness
 from fathometer.drawing.texts import number
+from fathometer.errors import CapabilityError
 from fathometer.results import Table
 from fathometer.survey.subject import Subject
 from fathometer.survey.vocabulary import Fact, Section, Skipped, records
 
 FACTOR = 1e6
-MEASURED = (
-    "hessian_norm",
-    "hessian_trace",
-    "hessian_frobenius",
-    "gradient_norm",
-    "gradient_variance",
-    "epsilon_sharpness",
-    "one_step",
-    "average_sharpness",
-    "weight_norm",
-    "spectral_product",
-    "frobenius_product",
-    "relative_flatness_plain",
-    "adaptive_ball",
-    "adaptive_average",
-    "adaptive_one_step",
-    "relative_norm",
-    "relative_trace",
-    "fisher_rao",
-    "fisher_rao_empirical",
-    "path_norm",
-    "path_norm_squares",
-    "orbit_trace",
-    "layer_hessian_norm",
-)
-"""The report's table: quick measures of every kind; `sharpness.measure` has more."""
-AUDITED = (
-    "hessian_norm",
-    "hessian_trace",
-    "hessian_frobenius",
-    "relative_norm",
-    "relative_trace",
-    "fisher_rao_empirical",
-)
-"""Measures that are taken again at rescaled networks: three that move and three that should not."""
 
 
 def measure(subject: Subject) -> Section:
     """Every sharpness with its invariances, equivalent networks sharper and flatter, a landscape."""
-    surface, seed = subject.surface, subject.seed
+    surface, seed, effort = subject.surface, subject.seed, subject.effort
     subject.progress(0, 4, "measures")
-    table = subject.attempt("the table of sharpness measures", lambda: sharpness.measure(surface, MEASURED))
+    table = subject.attempt(
+        "the table of sharpness measures", lambda: sharpness.measure(surface, effort.measures)
+    )
     subject.skipped += [] if table is None else _omissions(table)
     subject.progress(1, 4, "a sharper network with the same outputs")
     sharper = subject.attempt(
         "an equivalent sharper network", lambda: sharpness.sharpen(surface, factor=FACTOR, seed=seed)
     )
     subject.progress(2, 4, "the flattest network with the same outputs")
-    flatter = subject.attempt(
-        "the flattest equivalent network", lambda: sharpness.flatten(surface, seed=seed)
+    flatter = subject.attempt("the flattest equivalent network", lambda: _flattest(subject))
+    audit = subject.attempt(
+        "the audit of invariances", lambda: sharpness.audit(surface, effort.audited, seed=seed)
     )
-    audit = subject.attempt("the audit of invariances", lambda: sharpness.audit(surface, AUDITED, seed=seed))
     subject.progress(3, 4, "landscape")
-    points = 61 if subject.thorough else 31
     landscape = subject.attempt(
-        "the landscape", lambda: sharpness.landscape(surface, "filter", points, seed=seed)
+        "the landscape", lambda: sharpness.landscape(surface, "filter", effort.points, seed=seed)
     )
     facts = [*_facts("sharper", sharper), *_facts("flattest", flatter)]
     pictures = [result.picture() for result in (sharper, audit, landscape) if result is not None]
@@ -77,6 +44,12 @@ def measure(subject: Subject) -> Section:
         pictures=records(pictures),
         tables=() if table is None else (Table(title=table.title, rows=table.rows),),
     )
+
+
+def _flattest(subject: Subject) -> Any:
+    if not subject.effort.flattest:
+        raise CapabilityError("a brief look does not search the orbit; a thorough survey does.")
+    return sharpness.flatten(subject.surface, seed=subject.seed)
 
 
 def _omissions(table: Table) -> list[Skipped]:

@@ -53,7 +53,7 @@ def measure(subject: Subject) -> Section:
         facts=tuple(facts),
         pictures=records(pictures),
         tables=(_parameters(subject),),
-        notes=surface.notes,
+        notes=(*subject.remarks, *surface.notes),
     )
 
 

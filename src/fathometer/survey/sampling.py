@@ -25,14 +25,10 @@ from fathometer.stein.targets import Density
 from fathometer.survey.subject import Subject
 from fathometer.survey.vocabulary import Fact, Section, records
 
-DIRECTIONS = 8
 PRIOR = 0.01
 """Precision of the Gaussian prior around the weights, as a share of the stiffest direction's."""
 LADDER = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Variances of the noise of one step, in squared standard deviations; from 4 on nothing is stable."""
-DRAWS, WARMUP = 100, 20
-WORK = 1e12
-"""Parameters times examples times gradients beyond which sampling needs ``thorough``."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,7 @@ class Rung:
 def measure(subject: Subject) -> Section:
     """Langevin chains at six step sizes: their discrepancy beside their effective sample size."""
     surface = subject.surface
-    draws = DRAWS * (4 if subject.thorough else 1)
-    _check_work(subject, draws)
+    draws = subject.effort.draws
     target, dimension = _target(subject)
     rungs = []
     for i, step in enumerate(LADDER):
@@ -82,20 +77,10 @@ def measure(subject: Subject) -> Section:
     )
 
 
-def _check_work(subject: Subject, draws: int) -> None:
-    gradients = (draws + WARMUP) * len(LADDER)
-    work = float(subject.surface.size) * subject.surface.examples * gradients
-    if work > WORK * (50 if subject.thorough else 1):
-        way = "survey fewer examples" if subject.thorough else "pass thorough=True, or fewer examples"
-        raise CapabilityError(
-            f"it takes {gradients} gradients over all {subject.surface.examples:,} examples; {way}."
-        )
-
-
 def _target(subject: Subject) -> tuple[Density, int]:
     """The posterior as a density of the coordinates along the stiffest directions, and their number."""
     surface = subject.surface
-    count = min(DIRECTIONS, surface.size)
+    count = min(subject.effort.directions, surface.size)
     pairs = eigenpairs(surface.hessian(), count, "largest", tolerance=1e-2, seed=subject.seed)
     values = torch.as_tensor(pairs.values).double()
     positive = values > 1e-6 * values.abs().max()
@@ -125,7 +110,7 @@ def _density(subject: Subject, frame: Tensor, weight: Tensor) -> Callable[[Tenso
 
 def _rung(subject: Subject, target: Density, dimension: int, step: float, draws: int) -> Rung:
     start = torch.zeros(dimension, dtype=torch.float64)
-    chain = langevin(target, start, draws, step, seed=subject.seed, metropolis=False, warmup=WARMUP)
+    chain = langevin(target, start, draws, step, seed=subject.seed, metropolis=False, warmup=draws // 5)
     found = ksd(chain.points, chain.scores)
     sizes = ess(chain.points)
     return Rung(step, float(found.value), float(found.error), float(found.expected), float(np.median(sizes)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fathometer.errors import FathometerError, InputError, TheoryWarning
 from fathometer.model import LossSurface, embedded
+from fathometer.survey.effort import FULL, Effort, planned
 from fathometer.survey.vocabulary import Skipped
 from fathometer.types import Progress
 from fathometer.work import silent
@@ -31,7 +32,8 @@ class Subject:
         surface: The `LossSurface` around its weights.
         fingerprint: Hashes of weights and data.
         seed: Of every random number of the survey.
-        thorough: Whether to take longer for smaller errors.
+        effort: How closely to look.
+        remarks: What the reader must know of that choice.
         test: Test inputs and classes, where the network came with them.
         story: One line on where the network comes from.
         progress: Called with (done, total, what).
@@ -42,7 +44,8 @@ class Subject:
     surface: LossSurface
     fingerprint: dict[str, str]
     seed: int = 0
-    thorough: bool = False
+    effort: Effort = FULL
+    remarks: tuple[str, ...] = ()
     test: tuple[Tensor, Tensor] | None = None
     story: str = ""
     progress: Progress = silent
@@ -87,23 +90,16 @@ def subject_of(model: Any, loss: Any, data: Any, *, seed: int, thorough: bool, n
     Raises:
         InputError: If one of model, loss and data is missing, or they do not fit together.
     """
-    options: dict[str, Any] = {"seed": seed, "thorough": thorough}
+    known: dict[str, Any] = {}
     if model is None:
         if loss is not None or data is not None:
             raise InputError("loss and data are given without a model; pass all three, or none for the demo.")
         bundle = embedded(DEFAULT)
         fingerprint = {"weights": _digest(bundle.model.state_dict()), "data": _digest(bundle.data)}
-        card = bundle.card
-        return Subject(
-            name=name or bundle.name,
-            model=bundle.model,
-            surface=bundle.surface(),
-            fingerprint=fingerprint,
-            test=bundle.test,
-            story=f"{card['title']}. {card['data']}. Trained by {card['training']}.",
-            **options,
-        )
-    if isinstance(model, LossSurface):
+        card, surface, network, name = bundle.card, bundle.surface(), bundle.model, name or bundle.name
+        story = f"{card['title']}. {card['data']}. Trained by {card['training']}."
+        known = {"test": bundle.test, "story": story}
+    elif isinstance(model, LossSurface):
         if loss is not None or data is not None:
             raise InputError(
                 "model is a LossSurface, which has its loss and data; leave loss= and data= out."
@@ -119,12 +115,16 @@ def subject_of(model: Any, loss: Any, data: Any, *, seed: int, thorough: bool, n
         surface = LossSurface(model, loss, data)
         fingerprint = {"weights": _digest(model.state_dict()), "data": _digest(data)}
         network = copy.deepcopy(model)
+    surface, effort, remarks = planned(surface, thorough=thorough, seed=seed)
     return Subject(
         name=name or type(network).__name__,
         model=network.eval(),
         surface=surface,
         fingerprint=fingerprint,
-        **options,
+        seed=seed,
+        effort=effort,
+        remarks=remarks,
+        **known,
     )
 
 

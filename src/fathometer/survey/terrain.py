@@ -22,21 +22,22 @@ def measure(subject: Subject) -> Section:
     """Spectrum and index of the Hessian, and the laws at the measured energy and aspect ratio."""
     surface = subject.surface
     subject.progress(0, 3, "Hessian")
-    more = 3 if subject.thorough else 1
+    more = subject.effort.dense
     work = float(surface.size) ** 2 * surface.examples
     dense = surface.size <= more * DENSE and work <= more**3 * WORK
     operator = _dense(surface) if dense else surface.hessian()
     subject.progress(1, 3, "spectrum and index")
     density = subject.attempt("the spectral density", lambda: _density(operator, subject, dense))
-    index = subject.attempt("the index", lambda: _index(operator, subject, dense))
+    index = subject.attempt("the index", lambda: _index(operator, density, dense))
     top = None
     if not dense:
         top = subject.attempt("the largest eigenvalue", lambda: eigenpairs(operator, 1, seed=subject.seed))
     subject.progress(2, 3, "theory")
-    known = density if dense else None
     comparison = subject.attempt(
         "the comparison with random matrix theory",
-        lambda: spectra.compare(surface, probes=_effort(subject)[0], seed=subject.seed, known=known),
+        lambda: spectra.compare(
+            surface, seed=subject.seed, known=density, max_products=subject.effort.products
+        ),
     )
     facts = [*_extremes(density, top), *_index_facts(index), *_theory_facts(comparison)]
     pictures = [result.picture() for result in (density, comparison) if result is not None]
@@ -66,22 +67,14 @@ def _how(dense: bool, size: int) -> str:
 def _density(operator: Any, subject: Subject, dense: bool) -> Any:
     if dense:
         return spectra.density(operator, method="exact")
-    probes, steps = _effort(subject)
-    return spectra.density(operator, probes, steps, subject.seed, method="lanczos")
+    effort = subject.effort
+    steps = min(effort.steps, subject.surface.size)
+    return spectra.density(operator, effort.probes, steps, subject.seed, method="lanczos")
 
 
-def _index(operator: Any, subject: Subject, dense: bool) -> Any:
-    if dense:
-        return spectra.index(operator, method="exact")
-    # eigenvalues near zero decide the index and are what probes see worst: count those that matter
-    probes, steps = _effort(subject)
-    return spectra.index(operator, 1e-3, probes=probes, steps=steps, seed=subject.seed, method="lanczos")
-
-
-def _effort(subject: Subject) -> tuple[int, int]:
-    """Probes and steps of the quadrature."""
-    probes, steps = (20, 160) if subject.thorough else (6, 80)
-    return probes, min(steps, subject.surface.size)
+def _index(operator: Any, density: Any, dense: bool) -> Any:
+    # of a sampled spectrum count those that matter: eigenvalues near zero are what probes see worst
+    return spectra.index(operator, None if dense else 1e-3, known=density)
 
 
 def _extremes(density: Any, top: Any) -> list[Fact]:
