@@ -318,10 +318,13 @@ class StabilizerChain:
             rows = np.array([r for j in use for r in (2 * j, 2 * j + 1)])
             points, via = _spanning_tree(self.table, rows, self.base[level])
             self.order_of[level], self.via[level] = points, via
-            if _depth(via, self.table, int(points[-1])) <= 2 * math.log2(len(points)) + 4:
+            deep = _depth(via, self.table, int(points[-1])) / (2 * math.log2(len(points)) + 4)
+            if deep <= 1:
                 return
             mixer = mixer or ElementMixer(self.strong(level), self.degree)
-            self._append(mixer.draw(), level, level)
+            # a few at a time while far off: every attempt walks the whole orbit
+            for _ in range(max(1, int(math.log2(deep)))):
+                self._append(mixer.draw(), level, level)
 
     def _failing_schreier_generator(self, level: int) -> Permutation | None:
         generators = self.strong(level)

@@ -93,7 +93,7 @@ def network_automorphisms(layers: Sequence[Any], *, biases: bool = False) -> Net
     starts = np.concatenate([[0], np.cumsum(sizes)])
     generators = tuple(tuple(p[a:b] - a for a, b in itertools.pairwise(starts)) for p in found.generators)
     seen = [np.concatenate([g[0], sizes[0] + g[-1]]) for g in generators]
-    visible = PermutationGroup(seen, sizes[0] + sizes[-1]).order
+    visible = PermutationGroup(seen, sizes[0] + sizes[-1], at_most=found.order).order
     return NetworkAutomorphisms(
         order=found.order,
         visible_order=visible,
