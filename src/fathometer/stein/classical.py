@@ -9,6 +9,12 @@ for the gradients p and values g at the points and gaps h,
     +-(g_i - g_(i+1) + h m) + (p_i - p_(i+1))^2 / (4 c3) + t^2 / c3 <= c3 h^2 / 4,
     t >= max(0, c3 h / 2 - c2 -+ m),   m = (p_i + p_(i+1)) / 2.
 
+With ``p' = p + h D`` and ``g' = g + h p + h^2 e / 2`` the last two lines become, for tau = t / h,
+
+    +-2 (D - e) / c3 + (D / c3)^2 + (2 tau / c3)^2 <= 1,
+
+which is well scaled at any h; the program is solved in these variables.
+
 It lies between the Wasserstein distance (for constants that are Stein factors of the target)
 and the graph Stein discrepancy. A finite end of the support is a node at which g vanishes.
 """
@@ -116,6 +122,18 @@ def classical_discrepancy(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Variables:
+    """Where each kind of variable stands: g and p at the nodes; e, D and both tau in the gaps."""
+
+    G: np.ndarray
+    P: np.ndarray
+    e: np.ndarray
+    D: np.ndarray
+    down: np.ndarray
+    up: np.ndarray
+
+
 class _Cones:
     """Rows ``b - A v`` in a cone, collected one kind at a time."""
 
@@ -140,22 +158,24 @@ def _solve(
     first, last = int(np.isfinite(low) and x[0] > low), int(np.isfinite(high) and x[-1] < high)
     nodes = np.concatenate([[low] * first, x, [high] * last])
     n, h = len(nodes), np.diff(nodes)
+    m = n - 1
     inside = slice(first, first + len(x))
-    G, P = np.arange(n), n + np.arange(n)
-    down, up = 2 * n + np.arange(n - 1), 3 * n - 1 + np.arange(n - 1)
-    cost = np.zeros(4 * n - 2)
-    cost[G[inside]], cost[P[inside]] = -cost_g, -cost_p
-    pinned = [G[0]] * int(np.isfinite(low)) + [G[-1]] * int(np.isfinite(high))
+    at = _Variables(
+        G=np.arange(n), P=n + np.arange(n), e=2 * n + np.arange(m), D=2 * n + m + np.arange(m),
+        down=2 * n + 2 * m + np.arange(m), up=2 * n + 3 * m + np.arange(m),
+    )  # fmt: skip
+    cost = np.zeros(2 * n + 4 * m)
+    cost[at.G[inside]], cost[at.P[inside]] = -cost_g, -cost_p
     cones = _Cones(len(cost))
-    cones.add([(np.arange(len(pinned)), np.array(pinned, dtype=int), 1.0)], np.zeros(len(pinned)))
-    linear = _linear_rows(cones, P, down, up, h, c)
-    curved = _curved_rows(cones, G, P, down, up, h, c)
+    equalities = _dynamics(cones, at, h, [0] * int(np.isfinite(low)) + [n - 1] * int(np.isfinite(high)))
+    linear = _linear_rows(cones, at, h, c)
+    curved = _curved_rows(cones, at, c)
     clarabel: Any = import_module("clarabel")  # its names are made at run time
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.max_threads = False, 1
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-10
-    kinds = [clarabel.ZeroConeT(len(pinned)), clarabel.NonnegativeConeT(linear)]
-    kinds += [clarabel.SecondOrderConeT(3)] * (2 * n) + [clarabel.SecondOrderConeT(4)] * (2 * (n - 1))
+    kinds = [clarabel.ZeroConeT(equalities), clarabel.NonnegativeConeT(linear)]
+    kinds += [clarabel.SecondOrderConeT(3)] * (2 * n) + [clarabel.SecondOrderConeT(4)] * (2 * m)
     A, limits = sparse.csc_matrix(sparse.vstack(cones.blocks)), np.concatenate(cones.limits)
     empty = sparse.csc_matrix((len(cost), len(cost)))
     answer = clarabel.DefaultSolver(empty, cost, A, limits, kinds, settings).solve()
@@ -164,57 +184,46 @@ def _solve(
     v = np.array(answer.x)
     residual = float(np.abs(A.T @ np.array(answer.z) + cost).sum()) * max(c1, c2) + answer.r_prim
     error = abs(answer.obj_val - answer.obj_val_dual) + residual
-    return v[G[inside]], v[P[inside]], -float(cost @ v), float(error)
+    return v[at.G[inside]], v[at.P[inside]], -float(cost @ v), float(error)
 
 
-def _linear_rows(
-    cones: _Cones, P: np.ndarray, down: np.ndarray, up: np.ndarray, h: np.ndarray, c: Constants
-) -> int:
-    """Bounds on p, on its increments, and what t exceeds; the number of rows."""
+def _dynamics(cones: _Cones, at: _Variables, h: np.ndarray, pinned: list[int]) -> int:
+    """The pinned ends and what ties neighbors together; the number of rows."""
+    rows, one = np.arange(len(h)), np.ones(len(h))
+    cones.add([(np.arange(len(pinned)), at.G[pinned], 1.0)], np.zeros(len(pinned)))
+    step = [(rows, at.G[1:], one), (rows, at.G[:-1], -one), (rows, at.P[:-1], -h), (rows, at.e, -0.5 * h**2)]
+    cones.add(step, np.zeros(len(h)))
+    cones.add([(rows, at.P[1:], one), (rows, at.P[:-1], -one), (rows, at.D, -h)], np.zeros(len(h)))
+    return len(pinned) + 2 * len(h)
+
+
+def _linear_rows(cones: _Cones, at: _Variables, h: np.ndarray, c: Constants) -> int:
+    """Bounds on p, on its slopes, and what tau exceeds; the number of rows."""
     _, c2, c3 = c
-    n, m = len(P), len(h)
+    n, m = len(at.P), len(h)
     all_n, all_m = np.arange(n), np.arange(m)
-    before = sum(len(b) for b in cones.limits)
     for sign in (1.0, -1.0):
-        cones.add([(all_n, P, sign)], np.full(n, c2))
-        cones.add([(all_m, P[:-1], sign), (all_m, P[1:], -sign)], c3 * h)
-    for t, sign in ((down, -1.0), (up, 1.0)):
+        cones.add([(all_n, at.P, sign)], np.full(n, c2))
+        cones.add([(all_m, at.D, sign)], np.full(m, c3))
+    for t, half in ((at.down, -0.5), (at.up, 0.5)):
         cones.add([(all_m, t, -1.0)], np.zeros(m))
-        half = 0.5 * sign
-        cones.add([(all_m, t, -1.0), (all_m, P[:-1], half), (all_m, P[1:], half)], c2 - c3 * h / 2)
-    return sum(len(b) for b in cones.limits) - before
+        entries = [(all_m, t, -h), (all_m, at.P[:-1], half), (all_m, at.P[1:], half)]
+        cones.add(entries, c2 - c3 * h / 2)
+    return 2 * n + 6 * m
 
 
-def _curved_rows(
-    cones: _Cones, G: np.ndarray, P: np.ndarray, down: np.ndarray, up: np.ndarray, h: np.ndarray, c: Constants
-) -> int:
-    """The quadratic constraints as cones ``|(2 y, s - 1)| <= s + 1`` for ``|y|^2 <= s``; their number.
-
-    Both are divided by their scale, so that gaps of any length make cones of size one.
-    """
+def _curved_rows(cones: _Cones, at: _Variables, c: Constants) -> int:
+    """The quadratic constraints as cones ``|(2 y, s - 1)| <= s + 1`` for ``|y|^2 <= s``; their number."""
     c1, _, c3 = c
-    n, m = len(P), len(h)
+    n, m = len(at.G), len(at.D)
     # p^2 / (2 c3 c1) <= 1 -+ g / c1; two signs make |g|
-    at = np.arange(n)
-    scale = 1 / np.sqrt(2 * c3 * c1)
+    row, scale = np.arange(n), 1 / np.sqrt(2 * c3 * c1)
     for sign in (1.0, -1.0):
-        cones.add(
-            [(3 * at, G, sign / c1), (3 * at + 1, P, -2 * scale), (3 * at + 2, G, sign / c1)],
-            np.tile([2.0, 0.0, 0.0], n),
-        )
-    at, size = np.arange(m), 0.25 * c3 * h**2
-    for t, sign in ((down, 1.0), (up, -1.0)):
-        rest = [(G[:-1], sign / size), (G[1:], -sign / size), (P[:-1], 0.5 * sign * h / size)]
-        rest.append((P[1:], 0.5 * sign * h / size))
-        slope = 2 / np.sqrt(4 * c3 * size)
-        cones.add(
-            [
-                *((4 * at, k, v) for k, v in rest),
-                (4 * at + 1, P[:-1], -slope),
-                (4 * at + 1, P[1:], slope),
-                (4 * at + 2, t, -2 / np.sqrt(c3 * size)),
-                *((4 * at + 3, k, v) for k, v in rest),
-            ],
-            np.tile([2.0, 0.0, 0.0, 0.0], m),
-        )
+        ends = [(3 * row + k, at.G, sign / c1) for k in (0, 2)]
+        cones.add([*ends, (3 * row + 1, at.P, -2 * scale)], np.tile([2.0, 0.0, 0.0], n))
+    row = np.arange(m)
+    for t, sign in ((at.down, 1.0), (at.up, -1.0)):
+        rest = [(4 * row + k, v, s * 2 * sign / c3) for k in (0, 3) for v, s in ((at.D, 1.0), (at.e, -1.0))]
+        squares = [(4 * row + 1, at.D, -2 / c3), (4 * row + 2, t, -4 / c3)]
+        cones.add([*rest, *squares], np.tile([2.0, 0.0, 0.0, 0.0], m))
     return 2 * n + 2 * m
