@@ -252,8 +252,9 @@ def test_the_noise_a_threshold_bears_is_that_of_the_normal_distribution():
     model.weight.data = torch.tensor([[0.5], [-0.3]], dtype=torch.float64).repeat(1, n)
     data = (torch.eye(n, dtype=torch.float64), torch.zeros(n, dtype=torch.long))
     found = pac_bayes(LossSurface(model, "cross_entropy", data), 0.1, draws=20)
-    assert found.sigma == pytest.approx(0.8 / (math.sqrt(2) * 1.2815516), rel=0.08)  # four standard errors
-    assert found.error <= 2 / 2**15
+    exact = 0.8 / (math.sqrt(2) * 1.2815516)
+    assert found.sigma == pytest.approx(exact, rel=0.08)  # four standard errors
+    assert 1e-3 * exact < found.error < 0.08 * exact  # the spread of the draws counts, not only the bisection
     assert (found.value, found.accuracy, found.kind) == (found.sigma, 1.0, "estimate")
     assert found.flatness == pytest.approx(1 / found.sigma**2)
     norm = n * (0.5**2 + 0.3**2)
@@ -306,7 +307,7 @@ def test_mean_sharpness_of_a_quadratic_is_half_the_trace_times_the_variance():
     ("call", "message"),
     [
         (lambda s: pac_bayes(s, 0.0), "accuracy_drop is 0.0; a share between 0 and 1"),
-        (lambda s: pac_bayes(s, draws=0), "draws is 0, depth 15 and largest 2.0; all must be positive"),
+        (lambda s: pac_bayes(s, draws=0), "draws is 0, depth 15 and largest 2.0; at least 2"),
         (lambda s: local_volume(s, 0.0), "height is 0.0 and reach is"),
         (lambda s: local_volume(s, directions=1), "directions is 1; a standard error"),
         (lambda s: local_entropy(s, 0.0), "scope is 0.0; a positive number"),
@@ -393,7 +394,7 @@ def test_one_step_of_ascent_on_a_quadratic():
 
 
 CHEAP = [
-    "path_norm", "path_norm_squares", "relative_flatness", "orbit_weight_norm", "adaptive_one_step",
+    "path_norm", "path_norm_2", "relative_flatness", "orbit_weight_norm", "adaptive_one_step",
     "weight_norm", "gauss_newton_norm", "gradient_variance", "weight_norm",
 ]  # fmt: skip
 

@@ -11,10 +11,18 @@ from fathometer.sharpness.geodesic import geodesic
 from fathometer.sharpness.invariant import fisher_rao, orbit_trace, relative_norm, relative_trace
 from fathometer.sharpness.landscape import Landscape, landscape
 from fathometer.sharpness.layer_scale import layer_scale
+from fathometer.sharpness.learning_coefficient import learning_coefficient
 from fathometer.sharpness.measures import measure
+from fathometer.sharpness.metrics import (
+    information_geometric,
+    metric_norm,
+    normalized_sharpness,
+    quotient_norm,
+)
 from fathometer.sharpness.noise import PacBayes, average_sharpness, local_entropy, local_volume, pac_bayes
 from fathometer.sharpness.norms import one_step_sharpness
 from fathometer.sharpness.path_norm import path_norm
+from fathometer.sharpness.protocol import m_sharpness
 from fathometer.sharpness.relative_flatness import relative_flatness
 from fathometer.sharpness.rescalings import Rescalings, rescalings
 from fathometer.sharpness.theorems import (
@@ -51,17 +59,23 @@ __all__ = [
     "hessian_frobenius",
     "hessian_norm",
     "hessian_trace",
+    "information_geometric",
     "keskar",
     "landscape",
     "layer_scale",
+    "learning_coefficient",
     "local_entropy",
     "local_volume",
+    "m_sharpness",
     "many_large_eigenvalues",
     "measure",
-    "orbit_trace",
+    "metric_norm",
+    "normalized_sharpness",
     "one_step_sharpness",
+    "orbit_trace",
     "pac_bayes",
     "path_norm",
+    "quotient_norm",
     "relative_flatness",
     "relative_norm",
     "relative_trace",

@@ -67,7 +67,7 @@ def audit(
     """
     wanted = chosen(names, surface, layers=False)
     group = group_of(surface, example_inputs)
-    _, z = sharpest_tensor(surface, group, seed)
+    _, z, _ = sharpest_tensor(surface, group, seed)
     drawn = numpy_generator(seed, "audit").standard_normal(group.dimension)
     places = {
         "layer_scale": surface.around(group.move(np.log(factor) * z)),

@@ -9,9 +9,11 @@ from fathometer.errors import FathometerError, InputError
 from fathometer.linalg import eigenpairs
 from fathometer.model import LossSurface
 from fathometer.results import Estimate, Row, Table
-from fathometer.sharpness import curvature, invariant, noise, norms, worst_case
+from fathometer.sharpness import curvature, invariant, metrics, noise, norms, worst_case
 from fathometer.sharpness.geodesic import geodesic
+from fathometer.sharpness.learning_coefficient import learning_coefficient
 from fathometer.sharpness.path_norm import path_norm
+from fathometer.sharpness.protocol import m_sharpness
 from fathometer.sharpness.relative_flatness import relative_flatness
 from fathometer.types import Progress
 from fathometer.work import silent
@@ -38,6 +40,11 @@ class Measure:
     invariant_to: frozenset[str]
     unit: str
     source: str
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the number is a logarithm, so that differences mean something and ratios do not."""
+        return self.unit.startswith("log")
 
 
 DINH, KESKAR, JIANG = "Dinh et al. 2017", "Keskar et al. 2017", "Jiang et al. 2020"
@@ -70,10 +77,11 @@ _TABLE: dict[str, tuple[Callable[[LossSurface, int], Any], frozenset[str], str, 
         lambda s, k: noise.average_sharpness(s, 0.01, seed=k), NOTHING, LOSS, ANDRIUSHCHENKO
     ),
     "local_volume": (
-        lambda s, k: noise.local_volume(s, 0.1, directions=32, seed=k), NOTHING, "log weight^P", DINH
+        lambda s, k: noise.local_volume(s, 0.1, directions=32, seed=k), NOTHING, "log of weight^P", DINH
     ),
     "local_entropy": (
-        lambda s, k: noise.local_entropy(s, 1.0, samples=64, seed=k), NOTHING, "log", "Chaudhari et al. 2017"
+        lambda s, k: noise.local_entropy(s, 1.0, samples=64, seed=k), NOTHING, "log of weight^P",
+        "Chaudhari et al. 2017",
     ),
     "pac_bayes": (lambda s, k: noise.pac_bayes(s, seed=k), NOTHING, "weight", JIANG),
     "pac_bayes_bound": (lambda s, k: _bound(noise.pac_bayes(s, seed=k)), NOTHING, "error rate", JIANG),
@@ -111,7 +119,30 @@ _TABLE: dict[str, tuple[Callable[[LossSurface, int], Any], frozenset[str], str, 
         lambda s, k: noise.pac_bayes(s, relative=True, seed=k), RESCALING, "share of weight", JIANG
     ),
     "path_norm": (lambda s, k: path_norm(s, 1), RESCALING, "output / input", "Neyshabur et al. 2015"),
-    "path_norm_squares": (lambda s, k: path_norm(s, 2), RESCALING, "output / input", "Neyshabur et al. 2015"),
+    "path_norm_2": (lambda s, k: path_norm(s, 2), RESCALING, "output / input", "Neyshabur et al. 2015"),
+    "m_sharpness": (
+        lambda s, k: m_sharpness(s, 1e-3, norm=math.inf, seed=k), RESCALING, LOSS, ANDRIUSHCHENKO
+    ),
+    "m_sharpness_normalized": (
+        lambda s, k: m_sharpness(s, 1e-3, norm=math.inf, normalize=True, seed=k),
+        RESCALING | {"output_scale"}, LOSS, ANDRIUSHCHENKO,
+    ),
+    "m_sharpness_average": (
+        lambda s, k: m_sharpness(s, 0.05, average=True, seed=k), RESCALING, LOSS, ANDRIUSHCHENKO
+    ),
+    "quotient_norm": (
+        lambda s, k: metrics.quotient_norm(s, seed=k), LAYER, LOSS, "Rangamani et al. 2019"
+    ),
+    "metric_norm": (lambda s, k: metrics.metric_norm(s, seed=k), RESCALING, "ratio", "Kristiadi et al. 2023"),
+    "information_geometric": (
+        lambda s, k: metrics.information_geometric(s), RESCALING | {"bijection"}, LOSS, "Jang et al. 2022"
+    ),
+    "normalized_sharpness": (
+        lambda s, k: metrics.normalized_sharpness(s, k), RESCALING, LOSS, "Tsuzuku et al. 2020"
+    ),
+    "learning_coefficient": (
+        lambda s, k: learning_coefficient(s, steps=100, seed=k), NOTHING, "parameters", "Lau et al. 2023"
+    ),
     "orbit_trace": (
         lambda s, k: invariant.orbit_trace(s, seed=k), RESCALING, CURVATURE, "smallest trace on the orbit"
     ),

@@ -28,6 +28,9 @@ from fathometer.sharpness.curvature import gauss_newton_weights
 from fathometer.types import Kind
 from fathometer.work import generator
 
+MAGNITUDE_FLOOR = 1e-3
+"""Of the magnitude-aware bound, in units of the weights (Jiang et al. 2020)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PacBayes(Result):
@@ -36,11 +39,14 @@ class PacBayes(Result):
     Attributes:
         sigma: Standard deviation of the noise at which the accuracy has dropped as asked; relative
             to each weight if ``relative``.
-        error: Half the last interval of the bisection.
-        bound: ``sqrt((|theta|^2 / (4 sigma^2) + log(N / sigma) + 10) / N)``, for absolute noise the
-            complexity term of Jiang et al. 2020 with the origin as prior.
+        error: Standard error of sigma: the spread of the draws over the slope of the mean accuracy, and half
+            the last interval of the bisection.
+        bound: ``sqrt(C / N)`` with the complexity term C of Jiang et al. 2020: for absolute noise
+            ``|theta - prior|^2 / (4 sigma^2) + log(N / sigma) + 10``, for relative noise their
+            magnitude-aware sum.
         accuracy: Without noise.
         relative: Whether noise is in units of each weight.
+        largest: Noise beyond which no one looked; sigma is a lower bound if it got there.
         cost: Passes over the data.
     """
 
@@ -49,6 +55,7 @@ class PacBayes(Result):
     bound: float
     accuracy: float
     relative: bool
+    largest: float
     cost: int
     cost_unit: str = "passes"
 
@@ -59,8 +66,8 @@ class PacBayes(Result):
 
     @property
     def kind(self) -> Kind:
-        """An estimate: the accuracy is averaged over few draws."""
-        return "estimate"
+        """An estimate, since the accuracy is averaged over few draws; a bound at the end of the search."""
+        return "bound" if self.sigma > 0.999 * self.largest else "estimate"
 
     @property
     def flatness(self) -> float:
@@ -73,6 +80,7 @@ def pac_bayes(
     accuracy_drop: float = 0.1,
     *,
     relative: bool = False,
+    prior: Tensor | None = None,
     draws: int = 10,
     depth: int = 15,
     largest: float = 2.0,
@@ -86,7 +94,8 @@ def pac_bayes(
         surface: Loss surface of a classifier, at its point.
         accuracy_drop: Between 0 and 1.
         relative: Noise in units of each weight (magnitude-aware), which no rescaling changes.
-        draws: Noise vectors.
+        prior: Weights (P,) in the middle of the prior, such as those at initialization; the origin if None.
+        draws: Noise vectors, at least 2.
         depth: Halvings of [0, largest].
         largest: Noise beyond which no one looks.
         seed: Of the noise.
@@ -96,35 +105,58 @@ def pac_bayes(
     """
     if not 0 < accuracy_drop < 1:
         raise InputError(f"accuracy_drop is {accuracy_drop!r}; a share between 0 and 1 is needed.")
-    if draws < 1 or depth < 1 or not largest > 0:
-        raise InputError(f"draws is {draws}, depth {depth} and largest {largest!r}; all must be positive.")
+    if draws < 2 or depth < 1 or not largest > 0:
+        raise InputError(
+            f"draws is {draws}, depth {depth} and largest {largest!r}; at least 2, at least 1 and positive."
+        )
     exact = surface.double()
     wanted, theta = labels(exact), exact.theta
+    away = theta if prior is None else theta - exact.at(prior).theta
     noise = generator(seed, "pac_bayes")
     unit = theta.abs() if relative else torch.ones_like(theta)
     moves = [
         unit * torch.randn(len(theta), generator=noise, dtype=torch.float64).to(unit) for _ in range(draws)
     ]
 
-    def accuracy(point: Tensor) -> float:
-        return float((exact.outputs(point).argmax(1) == wanted).double().mean())
+    def accuracies(sigma: float) -> np.ndarray:
+        points = (theta + sigma * move for move in moves)
+        return np.array([float((exact.outputs(p).argmax(1) == wanted).double().mean()) for p in points])
 
-    here = accuracy(theta)
+    here = float((exact.outputs().argmax(1) == wanted).double().mean())
     low, high = 0.0, float(largest)
     for _ in range(depth):
         middle = 0.5 * (low + high)
-        mean = sum(accuracy(theta + middle * move) for move in moves) / draws
-        low, high = (middle, high) if here - mean <= accuracy_drop else (low, middle)
-    sigma, n = 0.5 * (low + high), exact.examples
-    complexity = float(theta.square().sum()) / (4 * sigma**2) + math.log(n / sigma) + 10
+        low, high = (middle, high) if here - accuracies(middle).mean() <= accuracy_drop else (low, middle)
+    sigma = 0.5 * (low + high)
+    error = math.hypot(0.5 * (high - low), _spread_of(accuracies, sigma))
+    n = exact.examples
+    complexity = _complexity(theta, away, sigma, relative) + math.log(n / sigma) + 10
     return PacBayes(
         sigma=sigma,
-        error=0.5 * (high - low),
+        error=error,
         bound=math.sqrt(max(complexity, 0.0) / n),
         accuracy=here,
         relative=relative,
-        cost=1 + depth * draws,
+        largest=float(largest),
+        cost=1 + (depth + 3) * draws,
     )
+
+
+def _spread_of(accuracies: Callable[[float], np.ndarray], sigma: float) -> float:
+    """Standard error of the noise at which a mean accuracy is met: that of the mean, over its slope."""
+    down, middle, up = (accuracies(f * sigma) for f in (0.8, 1.0, 1.25))
+    slope = (down.mean() - up.mean()) / (0.45 * sigma)
+    mean_error = float(middle.std(ddof=1)) / math.sqrt(len(middle))
+    return mean_error / slope if slope > 0 else (0.45 * sigma if mean_error else 0.0)
+
+
+def _complexity(theta: Tensor, away: Tensor, sigma: float, relative: bool) -> float:
+    """The divergence from the prior in the bounds of Jiang et al. 2020, without the terms of sigma alone."""
+    if not relative:
+        return float(away.square().sum()) / (4 * sigma**2)
+    share = (sigma**2 + 1.0) * float(away.square().sum()) / len(theta)
+    each = (MAGNITUDE_FLOOR**2 + share) / (MAGNITUDE_FLOOR**2 + sigma**2 * away.square())
+    return 0.25 * float(each.log().sum())
 
 
 def local_volume(
