@@ -197,6 +197,7 @@ class SparseSum(nn.Module):
 
     starts: Tensor
     columns: Tensor
+    owners: Tensor
     back_starts: Tensor
     back_columns: Tensor
 
@@ -211,6 +212,7 @@ class SparseSum(nn.Module):
         for name, array in (
             ("starts", np.concatenate([[0], np.cumsum(counts)])),
             ("columns", columns),
+            ("owners", owners),
             ("back_starts", np.concatenate([[0], np.cumsum(back)])),
             ("back_columns", owners[order]),
         ):
@@ -222,6 +224,11 @@ class SparseSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(width, columns) to (rows, columns)."""
+        if x.dtype in (torch.float16, torch.bfloat16):  # also what autocast makes on the way
+            return self.forward(x.float()).to(x.dtype)
+        if torch.compiler.is_compiling():
+            # graphs have no sparse tensors
+            return x.new_zeros(self.shape[0], x.shape[1]).index_add(0, self.owners, x[self.columns])
         forward = self.starts, self.columns, self.shape
         backward = self.back_starts, self.back_columns, self.shape[::-1]
         return _SparseProduct.apply(x, forward, backward)  # type: ignore[return-value]
