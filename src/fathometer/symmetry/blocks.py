@@ -245,7 +245,8 @@ class _SparseProduct(torch.autograd.Function):
         starts, columns, shape = there
         ones = torch.ones(len(columns), dtype=x.dtype, device=x.device)
         matrix = torch.sparse_csr_tensor(starts, columns, ones, shape, check_invariants=False)
-        return matrix @ x
+        with torch.autocast(x.device.type, enabled=False):
+            return matrix @ x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
