@@ -103,6 +103,13 @@ def test_what_is_wrong_with_a_model_file_is_one_line(folder, place, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_link_to_something_else_is_no_python_file(folder):
+    (folder / "net.txt").write_text(SOURCE)
+    (folder / "link.py").symlink_to(folder / "net.txt")
+    with pytest.raises(InputError, match=r"net\.txt: is not a Python file"):
+        load_object(f"{folder}/link.py:make")
+
+
 def test_a_file_named_like_a_package_does_not_stand_in_for_it(folder):
     (folder / "torch.py").write_text("def make():\n    import torch.nn\n    return torch.nn.Linear(1, 1)\n")
     module = sys.modules["torch"]

@@ -235,3 +235,10 @@ def test_numpy_scalars_in_a_checkpoint_are_refused_not_run(tmp_path):
     torch.save({"w": torch.ones(1), "lr": np.float64(0.1)}, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"w.pt: "):
         read_weights(tmp_path / "w.pt")
+
+
+def test_a_broken_pickle_is_unreadable_also_where_it_is_trusted(tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(pickle.dumps({"w": [1.0]})[:-4] + b"!!!!")
+    with pytest.raises(InputError, match=r"w\.pt: not a readable PyTorch file"):
+        read_weights(path, trust_pickle=True)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fathometer.errors import CapabilityError
-from fathometer.model.batches import moved
+from fathometer.model.batches import Loader
 from fathometer.model.curvature import HessianGraph, JacobianGraph, example_graph, output_graph
 from fathometer.model.losses import rows_of
 from fathometer.model.problem import Problem
@@ -67,7 +67,8 @@ class Checks:
         batch = batch if problem.objective.opaque else rows_of(batch, slice(0, EXAMPLES))
         with problem.replica.running():
             if what == "Hessian":
-                _try_symmetry(_small(problem, batch), theta)
+                few = Loader([batch], problem.space.device, None)
+                _try_symmetry(replace(problem, batches=few), theta)
             fine = _in_double(problem, batch)
             if isinstance(fine, str):
                 self.notes = (*self.notes, f"{what}: not compared with differences in float64 ({fine}).")
@@ -87,26 +88,6 @@ class Checks:
         self._done.add(what)
 
 
-class _One:
-    """A single batch as the whole data."""
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Any:
-        return self.batch
-
-    def where(self, index: int) -> str:
-        return "the examples of the check"
-
-
-def _small(problem: Problem, batch: Any) -> Problem:
-    return replace(problem, batches=_One(batch))  # type: ignore[arg-type]
-
-
 def _in_double(problem: Problem, batch: Any) -> Problem | str:
     """The problem on one batch in float64, or why that cannot be."""
     if 4 * 8 * problem.space.size > allowance() // 2:
@@ -115,7 +96,7 @@ def _in_double(problem: Problem, batch: Any) -> Problem | str:
         problem,
         replica=problem.replica.to(torch.float64),
         space=problem.space.to(torch.float64),
-        batches=_One(moved(batch, problem.space.device, torch.float64)),  # type: ignore[arg-type]
+        batches=Loader([batch], problem.space.device, torch.float64),
     )
     try:
         with torch.no_grad():

@@ -45,7 +45,7 @@ class Objective:
 
     def each(self, outputs: Any, targets: Any) -> Tensor:
         """Loss of each example (n,); their sum over the total count is the energy."""
-        raise InputError(f"the loss {self.name} does not say the loss of each example.")  # pragma: no cover
+        raise NotImplementedError
 
     def total(self, outputs: Any, targets: Any) -> Tensor:
         """Sum over the chunk, 0-d."""
@@ -63,9 +63,7 @@ class Objective:
 
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""
-        raise InputError(  # pragma: no cover - the callers ask for a likelihood first
-            f"the loss {self.name} is not known to be a likelihood; nothing can be drawn from it."
-        )
+        raise NotImplementedError  # the callers ask for a likelihood first
 
 
 class CrossEntropy(Objective):

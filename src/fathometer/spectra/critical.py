@@ -183,5 +183,5 @@ def _check_ratios(phi: np.ndarray) -> None:
         raise InputError(f"aspect_ratio[{at}] is {phi[at]:g}; it must be positive and finite.")
 
 
-def _root_term(phi: np.ndarray, law: str) -> np.ndarray:
+def _root_term(phi: np.ndarray, law: str) -> np.ndarray | np.floating:
     return np.sqrt(1.0 + 8.0 * phi) if law == "wigner" else np.sqrt(1.0 + 8.0 * phi * (2.0 - phi))
