@@ -52,6 +52,55 @@ def test_the_product_works_on_any_box():
     assert np.abs(net(x) - x[:, 0] * x[:, 1]).max() <= net.certificate.upper <= 1e-3
 
 
+SEVERAL = [
+    ("exp(-(x^2+y^2)/2)", 2, 1e-2, 8),
+    ("exp(-(x^2+y^2)/2)", 2, 1e-4, 22),
+    ("*".join(f"x{i}" for i in range(10)), 10, 1e-2, 72),
+    ("*".join(f"x{i}" for i in range(10)), 10, 1e-4, 134),
+    ("*".join(f"x{i}" for i in range(10)), 10, 1e-6, 194),
+    ("*".join(f"x{i}" for i in range(10)), 10, 1e-8, 252),
+    ("*".join(f"x{i}" for i in range(10)), 10, 1e-10, 312),
+    ("exp(-(" + "+".join(f"x{i}^2" for i in range(10)) + ")/2)", 10, 1e-2, 48),
+]
+
+
+@pytest.mark.parametrize(("f", "d", "error", "ceiling"), SEVERAL)
+def test_functions_of_many_variables_stay_within_the_published_ceilings(f, d, error, ceiling):
+    net = approximate(f, [(0, 1)] * d, error)
+    assert net.units <= ceiling and net.certificate.level == "structural" and net.value <= error
+    x = np.random.default_rng(1).random((3000, d))
+    exact = np.prod(x, axis=1) if "*" in f[:3] else np.exp(-(x**2).sum(axis=1) / 2)
+    assert np.abs(net(x) - exact).max() <= net.certificate.upper
+
+
+@pytest.mark.parametrize(
+    ("f", "exact", "domain"),
+    [
+        ("exp(0.3*x+0.7*y)", lambda x, y: np.exp(0.3 * x + 0.7 * y), [(0, 1), (-1, 1)]),
+        ("sin(x)+exp(y)+x^3-2", lambda x, y: np.sin(x) + np.exp(y) + x**3 - 2, [(0, 1), (0, 1)]),
+        ("max(x,y)*x^2/(1+y)", lambda x, y: np.maximum(x, y) * x**2 / (1 + y), [(0, 1), (0, 1)]),
+        ("tanh(sin(x)*y)", lambda x, y: np.tanh(np.sin(x) * y), [(0, 1), (-1, 1)]),
+        ("abs(x-2*y)+min(x,0.5)", lambda x, y: np.abs(x - 2 * y) + np.minimum(x, 0.5), [(-1, 1), (-1, 1)]),
+        ("x^2*y-0.25*x*y^2+3", lambda x, y: x**2 * y - 0.25 * x * y**2 + 3, [(-1, 2), (0, 1)]),
+        ("sqrt(1+x^2+y^2)", lambda x, y: np.sqrt(1 + x**2 + y**2), [(-1, 1), (-1, 1)]),
+        ("-(x+y)^2/(3-x)", lambda x, y: -((x + y) ** 2) / (3 - x), [(-1, 1), (0, 1)]),
+    ],
+)
+def test_every_structure_of_two_variables_keeps_its_certificate(f, exact, domain):
+    net = approximate(f, domain, 1e-2)
+    low, high = np.array(domain).T
+    x = np.random.default_rng(2).random((20_000, 2)) * (high - low) + low
+    seen = np.abs(net(x) - exact(*x.T)).max()
+    assert net.certificate.level == "structural"
+    assert seen <= net.certificate.upper <= 1e-2
+    assert net.certificate.lower <= net.certificate.upper
+
+
+def test_kinks_of_several_variables_are_exact():
+    net = approximate("abs(x-2*y)+max(x,y)", [(-1, 1)] * 2, 1e-6)
+    assert net.units == 2 and net.certificate.upper < 1e-12
+
+
 def test_lines_and_constants_need_no_unit():
     assert approximate("3-2*x", (0, 1), 1e-6).units == 0
     assert approximate("2", (0, 1), 1e-6).units == 0
@@ -148,7 +197,14 @@ def test_the_tradeoff_has_all_four_counts():
         (lambda: approximate("x*y", [(0, 1e9), (0, 1e9)], 1e-1), "float64 networks"),
         (lambda: approximate("x^2", (0, 1), 1e-8, dtype=torch.float32), "float32 networks"),
         (lambda: approximate("x^2", (0, 1), 0.1, dtype="int8"), "dtype is int8"),
-        (lambda: approximate("x*y+x", [(0, 1), (0, 1)], 0.1), "functions of one variable"),
+        (lambda: approximate("x*y+x", [(0, 1), (0, 1)], units=9), "this one has 2: pass error"),
+        (
+            lambda: approximate(lambda p: p[:, 0] * p[:, 1], [(0, 1)] * 2, 0.1),
+            "callable of several variables",
+        ),
+        (lambda: approximate("sqrt(x*y)", [(0, 1)] * 2, 0.1), "has no bound near 0"),
+        (lambda: approximate("sign(x*y)", [(0, 1)] * 2, 0.1), "f has 'sign' of several variables"),
+        (lambda: approximate("exp(30*x*y)", [(0, 1)] * 2, 1e-2), "float64 rounds by"),
         (lambda: approximate("x^2", (0, 1), 1e-4, layers=2), "cannot be met within units=None, layers=2"),
         (lambda: approximate("abs(exp(x)-2)", (0, 1), units=3), "units= is for functions without kinks"),
         (lambda: approximate("1/(x-0.5)", (0, 1), 0.1), "f is -?inf at 0.5"),

@@ -7,20 +7,21 @@ Chebyshev emulation as a fallback. Each is certified; the smallest that holds wi
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fathometer.approximation.certificates import Certificate, certify, sample_points
-from fathometer.approximation.chains import Realized, fit_chain, lowered, squared
+from fathometer.approximation.chains import squared
 from fathometer.approximation.chebyshev import emulated
 from fathometer.approximation.layering import layered
 from fathometer.approximation.network import Builder, SkipNetwork
-from fathometer.approximation.products import is_product, multiplied
+from fathometer.approximation.search import ChainSearch
 from fathometer.approximation.shallow import curvature_sign, shallow
 from fathometer.approximation.smoothness import chebyshev_coefficients
+from fathometer.approximation.structure import composed
 from fathometer.approximation.target import Target, as_target
 from fathometer.errors import BudgetError, CapabilityError, InputError
 from fathometer.results import Result
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST_SHALLOW = 40
 _ROUND = 1e-9
+_FALLBACKS = ("chebyshev", "wide")
+Build = Callable[[float], "SkipNetwork | None"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -42,8 +45,8 @@ class Approximation(Result):
     Attributes:
         certificate: The enclosure of its sup error.
         table: All weights (see ``SkipNetwork.table``); they are what is saved.
-        method: "affine", "quadratic", "product", "kinks", "shallow", "chain" or
-            "chebyshev".
+        method: "affine", "quadratic", "kinks", "shallow", "chain", "chebyshev", "wide" or
+            "structure" (several variables).
         requested: The error that was asked for; NaN if a number of units was.
         network: The exact graph.
     """
@@ -146,7 +149,7 @@ def approximate(
 
     Args:
         f: Text such as ``"exp(x)"``, a sympy expression, a numpy series, a table ``(xs, ys)``, or a callable.
-        domain: ``(a, b)``; two such pairs for the product ``x*y``.
+        domain: ``(a, b)``, or a list of one pair a variable (then f is a formula).
         error: Sup error > 0; or
         units: a budget of hidden units, for the least certified error.
         wiring: "skip" (a unit may read everything before it) or "layered".
@@ -165,54 +168,18 @@ def approximate(
         InputError: If the request makes no sense or cannot be met; the message says why.
     """
     target = as_target(f, domain, curvature=second_derivative, breakpoints=breakpoints)
-    if is_product(target) and error is not None and wiring == "skip" and layers is None:
-        _checked(target, error, units, wiring, activations, layers, dtype, method, seed)
-        network, certificate = multiplied(target, float(error))
-        return Approximation(
-            certificate=certificate,
-            table=network.table(),
-            method="product",
-            requested=float(error),
-            network=network,
-        )
-    if target.dimension != 1:
-        raise InputError(
-            f"domain has {target.dimension} intervals; approximate builds functions of one variable, and x*y "
-            "with skip wiring. For more see fathometer.approximation.liang_srikant."
-        )
     request = _checked(target, error, units, wiring, activations, layers, dtype, method, seed)
+    if target.dimension != 1:
+        return _composed(target, request)
     known = {"second_derivative": second_derivative, "breakpoints": tuple(breakpoints)}
     best: Approximation | None = None
     closest = math.inf
-    for name, build, least in _candidates(target, method, request):
-        if best is not None and units is None and (least >= best.units or name == "chebyshev"):
-            continue
-        tight = request.error
-        for _ in range(4):
-            try:
-                network = build(tight)
-            except (BudgetError, CapabilityError, InputError):
-                if method == "chebyshev" or name == "kinks":
-                    raise
-                network = None
-            if network is None:
-                break
-            network = layered(network, target.interval) if wiring == "layered" else network
-            if not _allowed(network, request, best):
-                break
-            certificate = certify(network, target, target.domain, 1e-4, **known)
-            closest = min(closest, certificate.value)
-            if units is not None or certificate.value <= request.error * (1 + _ROUND):
-                found = Approximation(
-                    certificate=certificate,
-                    table=network.table(),
-                    method=name,
-                    requested=math.nan if error is None else float(error),
-                    network=network,
-                )
-                best = _better(best, found, units)
-                break
-            tight *= min(0.99, request.error / certificate.value)
+    for name, build in _candidates(target, method, request):
+        if best is not None and name in _FALLBACKS:
+            break
+        found, seen = _certified(target, name, build, request, best, known)
+        closest = min(closest, seen)
+        best = best if found is None else _better(best, found, units)
     if best is None:
         seen = (
             f"the least error reached was {closest:.3g}" if math.isfinite(closest) else "no construction fits"
@@ -222,6 +189,60 @@ def approximate(
             f"({seen}). Allow more, or give kinks and jumps as breakpoints."
         )
     return best
+
+
+def _composed(target: Target, request: _Request) -> Approximation:
+    """Several variables: block by block along the formula."""
+    if request.units is not None or request.layers is not None or request.wiring != "skip":
+        raise InputError(
+            "units=, layers= and layered wiring are for functions of one variable; "
+            f"this one has {target.dimension}: pass error and wiring='skip'."
+        )
+    network, certificate = composed(target, request.error, request.seed)
+    return Approximation(
+        certificate=certificate,
+        table=network.table(),
+        method="structure",
+        requested=request.error,
+        network=network,
+    )
+
+
+def _certified(
+    target: Target,
+    name: str,
+    build: Build,
+    request: _Request,
+    best: Approximation | None,
+    known: dict[str, Any],
+) -> tuple[Approximation | None, float]:
+    """A candidate with its certificate, built again for a little less where samples were optimistic."""
+    tight, closest = request.error, math.inf
+    for _ in range(4):
+        try:
+            network = build(tight)
+        except (BudgetError, CapabilityError, InputError):
+            if name in ("kinks", "chebyshev"):
+                raise
+            network = None
+        if network is None:
+            break
+        network = layered(network, target.interval) if request.wiring == "layered" else network
+        if not _allowed(network, request, best):
+            break
+        certificate = certify(network, target, target.domain, 1e-4, **known)
+        closest = min(closest, certificate.value)
+        if request.units is not None or certificate.value <= request.error * (1 + _ROUND):
+            found = Approximation(
+                certificate=certificate,
+                table=network.table(),
+                method=name,
+                requested=request.error or math.nan,
+                network=network,
+            )
+            return found, closest
+        tight *= min(0.99, request.error / certificate.value)
+    return None, closest
 
 
 def _checked(
@@ -278,29 +299,38 @@ def _better(best: Approximation | None, found: Approximation, units: int | None)
     return found if found.units < best.units else best
 
 
-def _candidates(target: Target, method: str, request: _Request) -> Iterator[tuple[str, Any, int]]:
-    """Names, builders ``error -> network`` and the least units to expect, cheapest ideas first."""
+def _candidates(target: Target, method: str, request: _Request) -> Iterator[tuple[str, Build]]:
+    """Names and builders ``error -> network``, cheapest ideas first; fallbacks last."""
     breaks = breaks_of(target)
     if breaks or target.breakpoints:
         from fathometer.approximation.kinks import joined
 
-        yield "kinks", lambda e: joined(target, breaks, e, request.steps, request.units, request.seed), 0
+        yield "kinks", lambda e: joined(target, breaks, e, request.steps, request.units, request.seed)
         return
     if method == "chebyshev":
-        yield from _emulations(target, request)
+        yield "chebyshev", lambda e: _emulation(target, e)
         return
     c = chebyshev_coefficients(target) if _smooth(target) else None
     if c is not None and len(c) <= 3:
-        yield ("affine" if len(c) <= 2 else "quadratic"), lambda e: quadratic(target, c, e, request.units), 0
+        yield ("affine" if len(c) <= 2 else "quadratic"), lambda e: quadratic(target, c, e, request.units)
         return
     if method == "auto":
-        yield "shallow", lambda e: _one_layer(target, e, request), 0
+        yield "shallow", lambda e: _one_layer(target, e, request)
     if request.layers == 1:
         return
     if c is not None:
-        yield from _chains(target, request)
-        if request.units is None:
-            yield from _emulations(target, request)
+        search = ChainSearch(target=target, seed=request.seed)
+        if request.units is not None:
+            yield "chain", lambda e: search.closest(request.units or 0)
+            return
+        yield "chain", lambda e: search.smallest(e, lambda net: _units(net, request, target))
+        yield "chebyshev", lambda e: _emulation(target, e)
+    elif request.units is None:
+        yield "wide", lambda e: shallow(target, target.domain, error=e).network(request.wiring)
+
+
+def _units(network: SkipNetwork, request: _Request, target: Target) -> int:
+    return layered(network, target.interval).units if request.wiring == "layered" else network.units
 
 
 def _smooth(target: Target) -> bool:
@@ -322,72 +352,16 @@ def _one_layer(target: Target, error: float, request: _Request) -> SkipNetwork |
     return fit.network(request.wiring) if fit.pieces - 1 <= limit else None
 
 
-def _chains(target: Target, request: _Request) -> Iterator[tuple[str, Any, int]]:
-    """Structures by rising cost; a chain is fitted only when its builder is called."""
-    size = float(np.abs(target.values(np.linspace(*target.interval, 65))).max()) or 1.0
-    levels = 1
-    if request.units is None:
-        levels = max(1, math.ceil(0.5 * math.log2(max(1.0, size / (8 * request.error)))) - 1)
-    fitted: dict[tuple[int, int], Any] = {}
-
-    def builder(kinks: int, squarers: int) -> Any:
-        def build(error: float) -> SkipNetwork | None:
-            key = (kinks, squarers)
-            if key not in fitted:
-                starts = 6 if squarers < 3 else 12
-                fitted[key] = fit_chain(target, kinks, squarers, seed=request.seed, starts=starts)
-            if request.units is not None:
-                return _spent(target, fitted[key], request.units)
-            return _network(lowered(target, fitted[key], error))
-
-        return build
-
-    order = sorted(
-        (kinks + squarers * levels, squarers, kinks) for squarers in range(1, 5) for kinks in range(6)
-    )
-    for least, squarers, kinks in order:
-        if request.units is not None and least > request.units:
-            continue
-        fewer = fitted.get((kinks - 2, squarers))
-        if request.units is None and fewer is not None and fewer.error <= request.error / 4:
-            continue  # two more knots will not pay
-        yield "chain", builder(kinks, squarers), least
-
-
-def _network(realized: Realized | None) -> SkipNetwork | None:
-    return None if realized is None else realized.network()
-
-
-def _spent(target: Target, chain: Any, units: int) -> SkipNetwork | None:
-    """Levels given out one at a time, each where it helps most."""
-    left = units - len(chain.knots) - len(chain.stages)
-    if left < 0:
-        return None
-    levels = [1] * len(chain.stages)
-    points = int(min(6001, 1201 + 8 * 2 ** min(12, units)))
-    for _ in range(left):
-        trials = [
-            Realized(target, chain, [m + (i == j) for i, m in enumerate(levels)], points | 1)
-            for j in range(len(levels))
-        ]
-        levels = min(trials, key=lambda t: t.error).levels
-    return Realized(target, chain, levels, points | 1).network()
-
-
-def _emulations(target: Target, request: _Request) -> Iterator[tuple[str, Any, int]]:
-    """The first number of levels whose certificate holds."""
-
-    def build(error: float) -> SkipNetwork | None:
-        start = max(1, math.ceil(0.5 * math.log2(1 / min(1.0, error))) - 1)
-        grid = np.linspace(*target.interval, 4001)
-        y = target.values(grid)
-        for levels in itertools.count(start):
-            network = emulated(target, error, levels)
-            if float(np.abs(network(grid) - y).max()) <= 0.98 * error or levels > start + 14:
-                return network
-        return None
-
-    yield "chebyshev", build, 0
+def _emulation(target: Target, error: float) -> SkipNetwork:
+    """The first number of levels that meets the error at samples."""
+    start = max(1, math.ceil(0.5 * math.log2(1 / min(1.0, error))) - 1)
+    grid = np.linspace(*target.interval, 4001)
+    y = target.values(grid)
+    for levels in itertools.count(start):
+        network = emulated(target, error, levels)
+        if float(np.abs(network(grid) - y).max()) <= 0.98 * error or levels > start + 14:
+            break
+    return network
 
 
 def quadratic(target: Target, c: np.ndarray, error: float, units: int | None) -> SkipNetwork:

@@ -5,14 +5,16 @@ m units can do better. So instead of emulating a given polynomial, one that is c
 
     q_1 = p_1(x),  y_j = q_j^2,  q_j = p_j(x) + sum_{i<j} a_ji y_i,  out = p_0(x) + sum_j d_j y_j
 
-where all p_j are piecewise linear with the same K - 1 free knots, one ReLU a knot. Two
-squarers hold every quartic, four every polynomial of degree 8. The output is linear: it is
-eliminated (variable projection), and the rest is fitted by Levenberg-Marquardt with an analytic
-Jacobian from random starts, then leveled by Lawson's weights. The levels m_j
-are then lowered one at a time while the error allows. Nothing here is trusted: the network
+where all p_j are piecewise linear with the same free knots, one ReLU a knot. Two squarers hold every
+quartic, four every polynomial of degree 8. The output is linear: it is eliminated (variable
+projection), and the rest is fitted by Levenberg-Marquardt with an analytic Jacobian, first with exact
+squares from random starts, then - the levels m_j once chosen - with the tents of the real network. Lawson's
+weights turn the least squares fit into one of least sup error. Nothing here is trusted: the network
 that comes out is certified afterwards.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,246 +23,387 @@ from fathometer.approximation.network import Affine, Builder, SkipNetwork
 from fathometer.approximation.target import Target
 from fathometer.work import numpy_generator
 
-SAMPLES = 241
+SAMPLES = 161
+MOST_SAMPLES = 3001
+MOST_LEVELS = 26
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Chain:
-    """A fitted chain over s in [-1, 1].
+    """A chain over s in [-1, 1], with exact squares or with tents.
 
     Attributes:
-        knots: (K - 1,) places of the shared kinks.
-        stages: One row a squarer: coefficients of ``1, s, kinks..., y_1, ..., y_{j-1}``.
-        error: Largest residual at the samples, with exact squares.
+        theta: Knots, then one row a squarer: coefficients of ``1, s, kinks..., y_1, ..., y_{j-1}``.
+        output: Coefficients of all features.
+        kinks: Number of knots.
+        levels: Tents of each square; None for exact squares.
+        error: Largest residual at the samples.
+        weights: (squarers,) by how much an error of each y_j moves the output, at most.
     """
 
-    knots: np.ndarray
-    stages: tuple[np.ndarray, ...]
+    theta: np.ndarray
+    output: np.ndarray
+    kinks: int
+    levels: tuple[int, ...] | None
     error: float
+    weights: np.ndarray
+
+    @property
+    def squarers(self) -> int:
+        """Number of squares."""
+        return len(self.weights)
+
+    @property
+    def units(self) -> int:
+        """ReLUs: knots and tents."""
+        return self.kinks + sum(self.levels or ())
+
+    def levels_for(self, error: float, excess: float) -> tuple[int, ...]:
+        """Levels whose errors ``weight 4^-m`` add up to ``excess`` times what the error leaves for them."""
+        share = excess * (error - self.error) / self.squarers
+        return tuple(
+            int(min(MOST_LEVELS, max(1, round(0.5 * math.log2(max(w, 1e-300) / share)))))
+            for w in self.weights
+        )
+
+    def network(self, interval: tuple[float, float]) -> SkipNetwork:
+        """The graph: knots first, then one cascade a stage."""
+        a, b = interval
+        build = Builder(1)
+        s = (build.variable() - (a + b) / 2) * (2 / (b - a))
+        columns = [Affine({}, 1.0), s, *(build.relu(s - float(k)) for k in self.theta[: self.kinks])]
+        at = self.kinks
+        for m in self.levels or ():
+            row = self.theta[at : at + len(columns)]
+            at += len(columns)
+            u = 0.5 * (_sum(row, columns) + 1.0)
+            columns.append(8.0 * (squared(build, u, m) - u) + 1.0)
+        return build.network(_sum(self.output, columns))
 
 
-def fit_chain(target: Target, kinks: int, squarers: int, *, seed: int, starts: int = 10) -> Chain:
-    """The best chain of several starts, with exact squares.
+def _sum(row: np.ndarray, columns: list[Affine]) -> Affine:
+    return sum((float(c) * v for c, v in zip(row, columns, strict=True)), Affine({}))
+
+
+def fit_chains(
+    target: Target, kinks: int, squarers: int, *, seed: int, starts: int, fewer: Chain | None = None
+) -> tuple[Chain, ...]:
+    """Chains with exact squares, the best of several starts first.
 
     Args:
         target: A function of one variable.
-        kinks: Free knots K - 1.
+        kinks: Free knots.
         squarers: Number of squares k, at least 1.
         seed: Of the random starts.
-        starts: How many.
+        starts: How many; two thirds of them are given up after a few steps, and so on.
+        fewer: A chain with one knot less, to start from as well.
     """
-    a, b = target.interval
     s = np.cos(np.pi * np.arange(SAMPLES) / (SAMPLES - 1))[::-1].copy()
-    y = target.values((a + b) / 2 + (b - a) / 2 * s)
-    y = y / (np.abs(y).max() or 1.0)
-    size = float(np.abs(target.values((a + b) / 2 + (b - a) / 2 * s)).max() or 1.0)
-    best = Chain(knots=np.empty(0), stages=(), error=np.inf)
-    trivial = kinks == 0 and squarers == 1
-    for start in range(1 if trivial else starts):
-        generator = numpy_generator(seed, kinks, squarers, start)
-        problem = _Problem(s, y, kinks, squarers)
-        theta = problem.start(generator)
-        theta, error = problem.solve(theta)
-        if error * size < best.error:
-            best = Chain(knots=theta[:kinks].copy(), stages=problem.rows(theta), error=error * size)
-        if best.error < 1e-13 * size:
-            break
+    problem = _Problem(target, s, kinks, squarers, None)
+    single = kinks == 0 and squarers == 1
+    trials = [
+        problem.start(numpy_generator(seed, kinks, squarers, i)) for i in range(1 if single else starts)
+    ]
+    trials += [] if fewer is None else problem.with_new_knot(fewer)
+    for steps in (10, 30, 80):
+        found = sorted((problem.descend(theta, steps, 1e-3) for theta in trials), key=lambda pair: pair[1])
+        trials = [problem.spread(theta) for theta, _ in found[: max(2, len(found) // 3)]]
+    return tuple(sorted((problem.leveled(theta, 14, 4) for theta in trials), key=lambda chain: chain.error))
+
+
+def realized(target: Target, chain: Chain, levels: Sequence[int], rounds: int = 8) -> Chain:
+    """The chain with tents of these levels, fitted again as a whole."""
+    pieces = chain.kinks + sum(2.0**m for m in levels)
+    points = int(min(MOST_SAMPLES, max(301, 5 * pieces))) | 1
+    s = np.linspace(-1.0, 1.0, points)
+    problem = _Problem(target, s, chain.kinks, chain.squarers, tuple(levels))
+    theta = problem.spread(chain.theta)
+    theta, _ = problem.descend(theta, 4)
+    return problem.leveled(theta, rounds, 1)
+
+
+def lowered(target: Target, chain: Chain, error: float) -> Chain | None:
+    """Few levels that keep the error; None if the chain itself is too coarse."""
+    if chain.error >= error:
+        return None
+    levels = chain.levels_for(error, 1.5)
+    now = realized(target, chain, levels)
+    most = sum(levels) + 2 + chain.squarers
+    while now.error > error:
+        worst = int((chain.weights * 0.25 ** np.array(levels)).argmax())
+        levels = tuple(m + (j == worst) for j, m in enumerate(levels))
+        if max(levels) > MOST_LEVELS or sum(levels) > most:
+            return None
+        now = realized(target, chain, levels)
+    return trimmed(target, now, error)
+
+
+def trimmed(target: Target, now: Chain, error: float, rounds: int = 8) -> Chain:
+    """Levels taken away one at a time, the least needed first, while a new fit keeps the error."""
+    while True:
+        levels = now.levels or ()
+        order = np.argsort(now.weights * 0.25 ** np.array(levels))  # least harm first
+        fewer = (tuple(m - (i == j) for i, m in enumerate(levels)) for j in order if levels[j] > 1)
+        trials = (realized(target, now, trial, rounds) for trial in fewer)
+        better = next((trial for trial in trials if trial.error <= error), None)
+        if better is None:
+            return now
+        now = better
+
+
+def spent(target: Target, chain: Chain, units: int) -> Chain | None:
+    """Levels given out one at a time, each where it helps most, up to a number of units."""
+    left = units - chain.kinks - chain.squarers
+    if left < 0:
+        return None
+    levels = np.ones(chain.squarers, dtype=int)
+    for _ in range(left):
+        levels[int((chain.weights * 0.25**levels).argmax())] += 1
+    best = realized(target, chain, levels.tolist())
+    for i, j in _pairs(chain.squarers):  # the weights are bounds: look around
+        near = levels.copy()
+        near[i] += 1
+        near[j] -= 1
+        if near[j] >= 1:
+            trial = realized(target, chain, near.tolist())
+            best = min(best, trial, key=lambda c: c.error)
     return best
+
+
+def _pairs(n: int) -> Iterator[tuple[int, int]]:
+    return ((i, j) for i in range(n) for j in range(n) if i != j)
 
 
 class _Problem:
     """Residuals and Jacobian of one structure."""
 
-    def __init__(self, s: np.ndarray, y: np.ndarray, kinks: int, squarers: int) -> None:
-        self.s, self.y, self.kinks, self.squarers = s, y, kinks, squarers
-        self.weights = np.ones_like(s)
+    def __init__(
+        self, target: Target, s: np.ndarray, kinks: int, squarers: int, levels: tuple[int, ...] | None
+    ) -> None:
+        a, b = target.interval
+        y = target.values(np.clip((a + b) / 2 + (b - a) / 2 * s, a, b))
+        self.size = float(np.abs(y).max()) or 1.0
+        self.s, self.y, self.kinks, self.squarers, self.levels = s, y / self.size, kinks, squarers, levels
+        self.root, self.damping = np.ones_like(s), 1e-3
         lengths = [2 + kinks + j for j in range(squarers)]
         self.offsets = kinks + np.concatenate([[0], np.cumsum(lengths)]).astype(int)
 
     def start(self, generator: np.random.Generator) -> np.ndarray:
-        """Random knots and stages, every stage scaled to [-1, 1]."""
+        """Random knots and stages, every stage spread over [-1, 1]."""
         theta = generator.normal(size=int(self.offsets[-1]))
         theta[: self.kinks] = np.sort(generator.uniform(-0.9, 0.9, self.kinks))
         for j in range(self.squarers):
             row = theta[self.offsets[j] : self.offsets[j + 1]]
             row[1] = 1.0 + 0.3 * row[1] if j == 0 else row[1]
             row[0] *= 0.5
-        return self._normalized(theta)
+        return self.spread(theta)
 
-    def rows(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Coefficients of each stage."""
-        return tuple(theta[self.offsets[j] : self.offsets[j + 1]].copy() for j in range(self.squarers))
+    def with_new_knot(self, fewer: Chain) -> list[np.ndarray]:
+        """The parameters of a chain with one knot less, and one more in the gaps between its knots."""
+        old = fewer.theta[: fewer.kinks]
+        ends = np.sort(np.concatenate([[-1.0], old, [1.0]]))
+        thetas = []
+        for place in (ends[:-1] + ends[1:]) / 2:
+            parts, at = [np.append(old, place)], fewer.kinks
+            for j in range(self.squarers):
+                row = fewer.theta[at : at + 2 + fewer.kinks + j]
+                at += len(row)
+                parts.append(np.insert(row, 2 + fewer.kinks, 0.0))
+            thetas.append(np.concatenate(parts))
+        return thetas
 
-    def _normalized(self, theta: np.ndarray) -> np.ndarray:
-        """The same chain with every q_j in [-1, 1]: y = 2 q^2 - 1 moves affinely, later stages absorb it."""
+    def spread(self, theta: np.ndarray) -> np.ndarray:
+        """The same span with every q_j onto [-1, 1]: its square moves by what others can absorb."""
         theta = theta.copy()
+        base = self._lines(theta)
         for j in range(self.squarers):
-            q = self._features(theta, upto=j + 1)[1][j]
-            r = float(np.abs(q).max())
-            if not np.isfinite(r) or r < 1e-12:
-                continue
-            theta[self.offsets[j] : self.offsets[j + 1]] /= r
-            for later in range(j + 1, self.squarers):
-                at = self.offsets[later] + 2 + self.kinks + j
-                theta[self.offsets[later]] += theta[at] * (r * r - 1)
-                theta[at] *= r * r
+            row = theta[self.offsets[j] : self.offsets[j + 1]]
+            q = base[:, : 2 + self.kinks + j] @ row
+            low, high = float(q.min()), float(q.max())
+            r, c = (high - low) / 2, (high + low) / 2
+            if np.isfinite(r) and r > 1e-12:
+                before = row.copy()
+                row[0] -= c
+                row /= r
+                # with q = r q' + c: 2 q^2 - 1 = r^2 y' + 4 c q + r^2 - 1 - 2 c^2
+                for later in range(j + 1, self.squarers):
+                    at, n = self.offsets[later], 2 + self.kinks + j
+                    weight = theta[at + n]
+                    theta[at : at + n] += 4 * c * weight * before
+                    theta[at] += weight * (r * r - 1 - 2 * c * c)
+                    theta[at + n] = weight * r * r
+                q = (q - c) / r
+            base[:, 2 + self.kinks + j] = self._squares(j, q)[0]
         return theta
 
-    def _features(self, theta: np.ndarray, upto: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Columns ``1, s, kinks, y_1, ...`` and the q_j."""
-        base = [np.ones_like(self.s), self.s, *(np.maximum(self.s - k, 0.0) for k in theta[: self.kinks])]
-        stages = []
-        for j in range(upto):
-            row = theta[self.offsets[j] : self.offsets[j + 1]]
-            q = np.column_stack(base) @ row
-            stages.append(q)
-            base.append(2 * q * q - 1)
-        return np.column_stack(base), stages
+    def _lines(self, theta: np.ndarray) -> np.ndarray:
+        base = np.empty((len(self.s), 2 + self.kinks + self.squarers))
+        base[:, 0], base[:, 1] = 1.0, self.s
+        base[:, 2 : 2 + self.kinks] = np.maximum(self.s[:, None] - theta[: self.kinks], 0.0)
+        return base
 
-    def residual(
-        self, theta: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Residual, orthonormal basis, output weights, features and stages."""
-        features, stages = self._features(theta, self.squarers)
-        weighted = features * self.weights[:, None]
-        q, r = np.linalg.qr(weighted)
-        goal = self.y * self.weights
-        project = q.T @ goal
-        with np.errstate(all="ignore"):
-            try:
-                output = np.linalg.solve(r + 1e-15 * np.abs(r).max() * np.eye(len(r)), project)
-            except np.linalg.LinAlgError:
-                output = np.linalg.lstsq(weighted, goal, rcond=None)[0]
-        return goal - q @ project, q, output, features, stages
+    def _squares(self, j: int, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """2 q^2 - 1 and its slope, exactly or by tents (which go on as straight lines outside)."""
+        if self.levels is None:
+            return 2 * q * q - 1, 4 * q
+        n = 2.0 ** self.levels[j]
+        u = 0.5 * (q + 1)
+        cell = np.clip(np.floor(u * n), 0, n - 1)
+        tilt = (2 * cell + 1) / n
+        return 8 * (tilt * u - cell * (cell + 1) / (n * n) - u) + 1, 4 * tilt - 4
 
-    def jacobian(
-        self,
-        theta: np.ndarray,
-        basis: np.ndarray,
-        output: np.ndarray,
-        features: np.ndarray,
-        stages: list[np.ndarray],
-    ) -> np.ndarray:
+    def _evaluated(self, theta: np.ndarray) -> "_State":
+        base, slopes = self._lines(theta), []
+        for j in range(self.squarers):
+            n = 2 + self.kinks + j
+            base[:, n], slope = self._squares(j, base[:, :n] @ theta[self.offsets[j] : self.offsets[j + 1]])
+            slopes.append(slope)
+        basis, upper = _orthonormal(base * self.root[:, None])
+        goal = self.y * self.root
+        along = basis.T @ goal
+        r = goal - basis @ along
+        return _State(theta=theta, base=base, slopes=slopes, basis=basis, upper=upper, along=along, r=r)
+
+    def _output(self, state: "_State") -> np.ndarray:
+        upper = state.upper
+        try:
+            return np.linalg.solve(upper + 1e-15 * np.abs(upper).max() * np.eye(len(upper)), state.along)
+        except np.linalg.LinAlgError:
+            return np.linalg.lstsq(upper, state.along, rcond=None)[0]
+
+    def _jacobian(self, state: "_State") -> np.ndarray:
         """Kaufman's Jacobian of the projected residual."""
+        theta, output, first, K = state.theta, self._output(state), 2 + self.kinks, self.kinks
         n, total = len(self.s), int(self.offsets[-1])
-        kinks, first = self.kinks, 2 + self.kinks
-        slopes = [np.zeros((n, total)) for _ in range(kinks)]
-        for i in range(kinks):
-            slopes[i][:, i] = np.where(self.s > theta[i], -1.0, 0.0)
+        steps = np.where(self.s[:, None] > theta[:K], -1.0, 0.0)
         change = np.zeros((n, total))
-        for i in range(kinks):
-            change += output[2 + i] * slopes[i]
+        change[:, :K] = steps * output[2:first]
         squares: list[np.ndarray] = []
         for j in range(self.squarers):
-            row = theta[self.offsets[j] : self.offsets[j + 1]]
-            dq = np.zeros((n, total))
-            dq[:, self.offsets[j] : self.offsets[j + 1]] = features[:, : first + j]
-            for i in range(kinks):
-                dq += row[2 + i] * slopes[i]
-            for i in range(j):
-                dq += row[first + i] * squares[i]
-            squares.append(4 * stages[j][:, None] * dq)
-            change += output[first + j] * squares[j]
-        change *= self.weights[:, None]
-        return -(change - basis @ (basis.T @ change))
+            start, stop = self.offsets[j], self.offsets[j + 1]
+            row, dq = theta[start:stop], np.zeros((n, stop))
+            dq[:, start:stop] = state.base[:, : first + j]
+            dq[:, :K] = steps * row[2:first]
+            for i, inner in enumerate(squares):
+                dq[:, : inner.shape[1]] += row[first + i] * inner
+            dq *= state.slopes[j][:, None]
+            squares.append(dq)
+            change[:, :stop] += output[first + j] * dq
+        change *= self.root[:, None]
+        return state.basis @ (state.basis.T @ change) - change
 
-    def solve(self, theta: np.ndarray) -> tuple[np.ndarray, float]:
-        """Levenberg-Marquardt, then Lawson's reweighting; best sup residual."""
-        theta = self._descend(theta, 60)
-        best, error = theta, self._sup(theta)
-        weights = np.ones_like(self.s)
-        for _ in range(12):
-            r = np.abs(self.residual(theta)[0] / self.weights)
-            weights = weights * np.sqrt(r + 0.02 * r.max())
-            weights /= weights.mean()
-            self.weights = np.sqrt(weights)
-            theta = self._descend(theta, 4)
-            now = self._sup(theta)
-            if now < error:
-                best, error = theta, now
-        self.weights = np.ones_like(self.s)
-        return best, error
-
-    def _sup(self, theta: np.ndarray) -> float:
-        value = float(np.abs(self.residual(theta)[0] / self.weights).max())
-        return value if np.isfinite(value) else np.inf
-
-    def _descend(self, theta: np.ndarray, steps: int) -> np.ndarray:
-        damping = 1e-3
-        r, basis, output, features, stages = self.residual(theta)
-        cost = float(r @ r)
-        if int(self.offsets[-1]) == 2 and self.kinks == 0:
-            return theta  # one square of a line: every quadratic is already in the span
-        for step in range(steps):
-            J = self.jacobian(theta, basis, output, features, stages)
-            gram, gradient = J.T @ J, J.T @ r
-            scale = np.diag(gram) + 1e-12 * np.trace(gram) + 1e-300
-            improved = False
-            trial, fresh, fresh_cost = theta, (r, basis, output, features, stages), cost
-            for _ in range(8):
-                try:
-                    move = np.linalg.solve(gram + damping * np.diag(scale), -gradient)
-                except np.linalg.LinAlgError:
-                    damping *= 10
-                    continue
-                trial = theta + move
-                fresh = self.residual(trial)
-                fresh_cost = float(fresh[0] @ fresh[0])
-                if fresh_cost < cost:
-                    improved = True
+    def descend(
+        self, theta: np.ndarray, steps: int, damping: float | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Levenberg-Marquardt: parameters and sum of squares; goes on with the last damping."""
+        self.damping = damping or self.damping
+        with np.errstate(all="ignore"):
+            state = self._evaluated(theta)
+            cost, damping, harder = float(state.r @ state.r), self.damping, 2.0
+            if int(self.offsets[-1]) == 2:
+                return theta, cost  # one square of a line: every quadratic is already in the span
+            small = 0
+            while steps > 0 and small < 5 and cost > 1e-28:
+                J = self._jacobian(state)
+                gram, gradient = J.T @ J, J.T @ state.r
+                scale = np.diag(gram) + 1e-12 * np.trace(gram) + 1e-300
+                fresh, fresh_cost, damping, harder = self._step(
+                    state, cost, gram, gradient, scale, damping, harder
+                )
+                if fresh is None:
                     break
-                damping *= 5
-            if not improved:
+                small = small + 1 if fresh_cost > (1 - 1e-4) * cost else 0
+                state, cost = fresh, fresh_cost
+                steps -= 1
+            self.damping = min(max(damping, 1e-9), 1e3)
+        return state.theta, cost
+
+    def _step(
+        self, state: "_State", cost: float, gram: np.ndarray, gradient: np.ndarray, scale: np.ndarray,
+        damping: float, harder: float,
+    ) -> tuple["_State | None", float, float, float]:  # fmt: skip
+        """One accepted step, damped by Nielsen's rule."""
+        for _ in range(10 if self.levels is None else 4):  # tents have corners: a step may not pay
+            try:
+                move = np.linalg.solve(gram + np.diag(damping * scale), -gradient)
+                fresh = self._evaluated(state.theta + move)
+            except np.linalg.LinAlgError:
+                damping, harder = damping * harder, harder * 2
+                continue
+            fresh_cost = float(fresh.r @ fresh.r)
+            if fresh_cost < cost:
+                expected = float(move @ (damping * scale * move - gradient))
+                gain = (cost - fresh_cost) / max(expected, 1e-300)
+                return fresh, fresh_cost, damping * max(1 / 8, 1 - (2 * gain - 1) ** 3), 2.0
+            damping, harder = damping * harder, harder * 2
+        return None, cost, damping, harder
+
+    def leveled(self, theta: np.ndarray, rounds: int, steps: int) -> Chain:
+        """Lawson's reweighting; the parameters of least sup residual."""
+        weights = np.ones_like(self.s)
+        best, error = theta, math.inf
+        output = np.zeros(2 + self.kinks + self.squarers)
+        for _ in range(rounds):
+            with np.errstate(all="ignore"):
+                state = self._evaluated(theta)
+                trial = self._output(state)
+                r = np.abs(self.y - state.base @ trial)
+            sup = float(r.max())
+            if not math.isfinite(sup):
                 break
-            gain = (cost - fresh_cost) / cost
-            theta, cost, damping = trial, fresh_cost, damping * 0.2
-            r, basis, output, features, stages = fresh
-            if step % 12 == 11:
-                theta = self._normalized(theta)
-                r, basis, output, features, stages = self.residual(theta)
-                cost = float(r @ r)
-            if gain < 1e-4 and step > 8:
+            if sup < error:
+                best, error, output = theta, sup, trial
+            if sup < 1e-14:
                 break
-        return self._normalized(theta)
-
-
-class Realized:
-    """A chain whose squares are tent cascades of given levels; its output is fitted to the real features."""
-
-    def __init__(self, target: Target, chain: Chain, levels: list[int], points: int) -> None:
-        a, b = target.interval
-        self.interval, self.chain, self.levels = (a, b), chain, list(levels)
-        half, middle = (b - a) / 2, (a + b) / 2
-        s = np.linspace(-1.0, 1.0, points)
-        self.y = target.values(np.clip(middle + half * s, a, b))
-        columns = [np.ones_like(s), s, *(np.maximum(s - k, 0.0) for k in chain.knots)]
-        self.ranges: list[tuple[float, float]] = []
-        for row, m in zip(chain.stages, self.levels, strict=True):
-            q = np.column_stack(columns) @ row
-            low, high = float(q.min()), float(q.max())
-            margin = 1e-9 * (high - low) + 1e-12
-            low, high = low - margin, high + margin
-            self.ranges.append((low, high))
-            columns.append(2 * (low * low + 2 * low * (high - low) * (u := (q - low) / (high - low))
-                                + (high - low) ** 2 * interpolated_square(u, m)) - 1)  # fmt: skip
-        self.features = np.column_stack(columns)
-        self.output, self.error = minimax(self.features, self.y)
-
-    def network(self) -> SkipNetwork:
-        """The graph: knots first, then one cascade a stage."""
-        a, b = self.interval
-        build = Builder(1)
-        x = build.variable()
-        s = (x - (a + b) / 2) * (2 / (b - a))
-        columns = [Affine({}, 1.0), s, *(build.relu(s - float(k)) for k in self.chain.knots)]
-        for row, m, (low, high) in zip(self.chain.stages, self.levels, self.ranges, strict=True):
-            q = sum((float(c) * v for c, v in zip(row, columns, strict=True)), Affine({}))
-            u = (q - low) * (1 / (high - low))
-            square = low * low + 2 * low * (high - low) * u + (high - low) ** 2 * squared(build, u, m)
-            columns.append(2.0 * square - 1.0)
-        return build.network(
-            sum((float(c) * v for c, v in zip(self.output, columns, strict=True)), Affine({}))
+            weights = weights * np.sqrt(r / sup + 0.02)
+            weights /= weights.mean()
+            self.root = np.sqrt(weights)
+            theta, _ = self.descend(theta, steps)
+        self.root = np.ones_like(self.s)
+        return Chain(
+            theta=best,
+            output=output * self.size,
+            kinks=self.kinks,
+            levels=self.levels,
+            error=error * self.size,
+            weights=self._weights(best, output) * self.size,
         )
+
+    def _weights(self, theta: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """Largest total derivative of the output by each y_j."""
+        state, first = self._evaluated(theta), 2 + self.kinks
+        total = [np.full_like(self.s, d) for d in output[first:]]
+        for j in reversed(range(self.squarers)):
+            for i in range(j):
+                total[i] = total[i] + total[j] * state.slopes[j] * theta[self.offsets[j] + first + i]
+        return np.array([float(np.abs(t).max()) for t in total])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _State:
+    """One evaluation: features, slopes of the squares, an orthonormal basis and the residual."""
+
+    theta: np.ndarray
+    base: np.ndarray
+    slopes: list[np.ndarray]
+    basis: np.ndarray
+    upper: np.ndarray
+    along: np.ndarray
+    r: np.ndarray
+
+
+def _orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """QR; of tall matrices by Cholesky factors, twice, which is several times faster."""
+    if len(columns) > 600:
+        try:
+            first = np.linalg.cholesky(columns.T @ columns).T
+            once = columns @ np.linalg.inv(first)
+            second = np.linalg.cholesky(once.T @ once).T
+            return once @ np.linalg.inv(second), second @ first
+        except np.linalg.LinAlgError:
+            pass
+    q, r = np.linalg.qr(columns)
+    return q, r
 
 
 def squared(build: Builder, u: Affine, levels: int) -> Affine:
@@ -270,63 +413,3 @@ def squared(build: Builder, u: Affine, levels: int) -> Affine:
         tent = 2.0 * tent - 4.0 * build.relu(tent - 0.5)
         total = total - 4.0**-level * tent
     return total
-
-
-def interpolated_square(u: np.ndarray, levels: int) -> np.ndarray:
-    """What `squared` computes, for u in [0, 1]."""
-    n = 2.0**levels
-    cell = np.clip(np.floor(u * n), 0, n - 1)
-    return ((2 * cell + 1) * u - cell * (cell + 1) / n) / n
-
-
-def minimax(features: np.ndarray, y: np.ndarray, rounds: int = 40) -> tuple[np.ndarray, float]:
-    """Linear fit of least sup error, by Lawson's weights; the best seen."""
-    weights = np.ones(len(y))
-    scale = np.abs(features).max(axis=0)
-    scaled = features / scale
-    best, error = np.zeros(features.shape[1]), np.inf
-    for _ in range(rounds):
-        root = np.sqrt(weights)
-        output = np.linalg.lstsq(scaled * root[:, None], y * root, rcond=1e-15)[0]
-        r = np.abs(y - scaled @ output)
-        if (sup := float(r.max())) < error:
-            if sup > 0.9999 * error and error < np.inf:
-                best, error = output, sup
-                break
-            best, error = output, sup
-        if sup == 0.0:
-            break
-        weights = weights * (r + 0.01 * sup) / sup
-        weights /= weights.mean()
-    return best / scale, error
-
-
-def lowered(target: Target, chain: Chain, error: float) -> Realized | None:
-    """Fewest levels, greedily, that keep the error; None if the chain itself is too coarse."""
-    if chain.error > error:
-        return None
-    y = target.values(np.linspace(*target.interval, 33))
-    size = float(np.abs(y).max()) or 1.0
-    top = max(2, int(np.ceil(0.5 * np.log2(size / error))) + 3)
-    levels = [top] * len(chain.stages)
-    now = _realized(target, chain, levels)
-    while now.error > error and levels[0] < 26:
-        levels = [m + 1 for m in levels]
-        now = _realized(target, chain, levels)
-    if now.error > error:
-        return None
-    while True:
-        trials = []
-        for j in range(len(levels)):
-            if now.levels[j] > 1:
-                fewer = [m - (i == j) for i, m in enumerate(now.levels)]
-                trials.append(_realized(target, chain, fewer))
-        trials = [t for t in trials if t.error <= error]
-        if not trials:
-            return now
-        now = min(trials, key=lambda t: t.error)
-
-
-def _realized(target: Target, chain: Chain, levels: list[int]) -> Realized:
-    points = int(min(6001, 1201 + 4 * 2 ** max(levels)))
-    return Realized(target, chain, levels, points | 1)

@@ -135,6 +135,40 @@ def _power(node: Node, args: list[Any], arithmetic: "Arithmetic") -> Any:
     return arithmetic.call("exp", [args[1] * arithmetic.call("log", args[:1])])
 
 
+def affine_parts(tree: Node) -> tuple[dict[str, Fraction], Fraction] | None:
+    """Slopes and constant of an affine tree with rational numbers, exactly; None for any other."""
+    done: dict[int, Any] = {}
+    for node in tree.order:
+        parts = [done[id(arg)] for arg in node.args]
+        done[id(node)] = None if None in parts else _affine_step(node, parts)
+    return done[id(tree)]
+
+
+def _affine_step(node: Node, parts: list[Any]) -> tuple[dict[str, Fraction], Fraction] | None:
+    if node.op == "number":
+        return {}, node.value
+    if node.op == "symbol":
+        return {node.value: Fraction(1)}, Fraction(0)
+    if node.op == "neg":
+        return _scaled(parts[0], Fraction(-1))
+    if node.op == "add":
+        (first, c), (second, d) = parts
+        slopes = {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
+        return {name: Fraction(w) for name, w in slopes.items() if w}, c + d
+    if node.op == "mul" and not (parts[0][0] and parts[1][0]):
+        line, factor = parts if parts[0][0] else parts[::-1]
+        return _scaled(line, factor[1])
+    if node.op == "div" and not parts[1][0] and parts[1][1]:
+        return _scaled(parts[0], 1 / parts[1][1])
+    return None
+
+
+def _scaled(
+    line: tuple[dict[str, Fraction], Fraction], factor: Fraction
+) -> tuple[dict[str, Fraction], Fraction]:
+    return {name: factor * w for name, w in line[0].items() if factor}, factor * line[1]
+
+
 class Arithmetic:
     """What a tree needs beyond ``+``, ``*``, unary minus and whole powers."""
 

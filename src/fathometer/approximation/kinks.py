@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from fathometer.approximation.expression import FLOATS, Node, evaluate
+from fathometer.approximation.composing import inlined
+from fathometer.approximation.expression import FLOATS, Node, affine_parts, evaluate
 from fathometer.approximation.network import Affine, Builder, SkipNetwork
 from fathometer.approximation.target import Target
 from fathometer.errors import InputError
@@ -36,10 +36,10 @@ def branch_points(target: Target) -> tuple[Fraction, ...]:
 
 
 def _zeros(test: Node, name: str, a: float, b: float) -> list[Fraction]:
-    line = _affine_parts(test, name)
+    line = affine_parts(test)
     if line is not None:
-        slope, height = line
-        return [-height / slope] if slope else []
+        slopes, height = line
+        return [-height / slopes[name]] if slopes else []
 
     def value(x: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.asarray(evaluate(test, {name: x}, FLOATS), dtype=float), x.shape)
@@ -57,32 +57,6 @@ def _zeros(test: Node, name: str, a: float, b: float) -> list[Fraction]:
                 high = middle
         zeros.append(Fraction(float(high)))
     return zeros
-
-
-def _affine_parts(tree: Node, name: str) -> tuple[Fraction, Fraction] | None:
-    """Slope and constant of an affine tree with rational numbers, exactly; None for any other."""
-    done: dict[int, tuple[Fraction, Fraction] | None] = {}
-    for node in tree.order:
-        parts = [done[id(arg)] for arg in node.args]
-        done[id(node)] = None if None in parts else _affine_step(node, parts, name)
-    return done[id(tree)]
-
-
-def _affine_step(node: Node, parts: list[Any], name: str) -> tuple[Fraction, Fraction] | None:
-    if node.op == "number":
-        return Fraction(0), node.value
-    if node.op == "symbol":
-        return (Fraction(1), Fraction(0)) if node.value == name else None
-    if node.op == "neg":
-        return -parts[0][0], -parts[0][1]
-    if node.op == "add":
-        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
-    if node.op == "mul" and not (parts[0][0] and parts[1][0]):
-        (s, c), (t, d) = parts
-        return s * d + t * c, c * d
-    if node.op == "div" and not parts[1][0] and parts[1][1]:
-        return parts[0][0] / parts[1][1], parts[0][1] / parts[1][1]
-    return None
 
 
 def joined(
@@ -137,8 +111,6 @@ def joined(
             part = _piece(target, left, right)
             share = error / (2 * len(cuts) - 2)
             network = approximate(part, part.domain, max(share, 1e-13 * size), seed=seed).network
-            from fathometer.approximation.liang_srikant import inlined
-
             start = float(network(np.array([0.0]))[0])
             total = total + inlined(build, network, clipped) + ((low - start) if i == 0 else -start)
         last_value = high

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from fathometer.approximation.bits import monomials, polynomial_of, read_bits, times_bits
+from fathometer.approximation.composing import chained, inlined
 from fathometer.approximation.network import Affine, Builder, SkipNetwork
 from fathometer.approximation.smoothness import interpolant, scale_to_factorials
 from fathometer.approximation.target import as_target
@@ -61,7 +63,7 @@ def bits(n: int) -> PaperNetwork:
     if n > MOST_BITS:
         raise InputError(f"n is {n}; float64 holds at most {MOST_BITS} binary places.")
     build = Builder(1)
-    _, truncated = _read_bits(build, build.variable(), n)
+    _, truncated = read_bits(build, build.variable(), n)
     return PaperNetwork(build.network(truncated), "Figure 1", 2.0**-n, n)
 
 
@@ -76,8 +78,8 @@ def square(error: float) -> PaperNetwork:
     """
     n = _bit_count(1.0, error) + 1
     build = Builder(1)
-    digits, x = _read_bits(build, build.variable(), n)
-    return PaperNetwork(build.network(_times_bits(build, digits, x)), "Theorem 1", 2.0 ** (1 - n), n)
+    digits, x = read_bits(build, build.variable(), n)
+    return PaperNetwork(build.network(times_bits(build, digits, x)), "Theorem 1", 2.0 ** (1 - n), n)
 
 
 def polynomial(coefficients: Sequence[float], error: float) -> PaperNetwork:
@@ -104,7 +106,7 @@ def polynomial(coefficients: Sequence[float], error: float) -> PaperNetwork:
     if degree == 0:
         return PaperNetwork(build.network(Affine({}, values[0])), "Theorem 2", 0.0, 0)
     n = _bit_count(degree, error) + 1
-    output = _polynomial_of(build, build.variable(), values, n)
+    output = polynomial_of(build, build.variable(), values, n)
     return PaperNetwork(build.network(output), "Theorem 2", degree * 2.0 ** (1 - n), n)
 
 
@@ -186,7 +188,7 @@ def composition(functions: Sequence[Any], error: float) -> PaperNetwork:
         n = _bit_count(2.0 * scale, share)
         if i > 0:
             value = build.relu(value) - build.relu(value - 1.0)
-        value = _polynomial_of(build, value, interpolant(target, n), n)
+        value = polynomial_of(build, value, interpolant(target, n), n)
         promised += scale * 2.0 ** (1 - n)
     return PaperNetwork(build.network(value), "Corollary 7", promised, n)
 
@@ -218,11 +220,11 @@ def product(linear_forms: Sequence[Sequence[float]], error: float) -> PaperNetwo
     p, d = forms.shape
     n = _bit_count(p * d, error)
     build = Builder(d)
-    read = [_read_bits(build, build.variable(k), n) for k in range(d)]
+    read = [read_bits(build, build.variable(k), n) for k in range(d)]
     value = sum((float(forms[0, k]) * read[k][1] for k in range(d)), Affine({}))
     signed = bool((forms < 0).any())
     for row in forms[1:]:
-        parts = [float(row[k]) * _times_bits(build, read[k][0], value, signed) for k in range(d)]
+        parts = [float(row[k]) * times_bits(build, read[k][0], value, signed) for k in range(d)]
         value = sum(parts, Affine({}))
     return PaperNetwork(build.network(value), "Theorem 8", p * 2.0**-n, n)
 
@@ -250,7 +252,7 @@ def multinomial(coefficients: Mapping[Sequence[int], float], error: float) -> Pa
         raise InputError(f"coefficients sum to {total:.6g} in size; Theorem 9 needs at most 1.")
     build, degree = Builder(d), max(sum(a) for a in terms)
     n = _bit_count(d * max(degree, 1), error)
-    read = [_read_bits(build, build.variable(k), n) for k in range(d)] if degree else []
+    read = [read_bits(build, build.variable(k), n) for k in range(d)] if degree else []
     output = monomials(build, read, terms)
     return PaperNetwork(build.network(output), "Theorem 9", degree * 2.0**-n, n)
 
@@ -266,7 +268,7 @@ def composition_with_polynomial(
     _check_error(error)
     inner = multinomial(coefficients, error / 2)
     outer = composition(functions, error / 2)
-    return PaperNetwork(_chained(inner, outer), "Corollary 10", inner.promised + outer.promised, outer.bits)
+    return PaperNetwork(chained(inner, outer), "Corollary 10", inner.promised + outer.promised, outer.bits)
 
 
 def gaussian(dimension: int, error: float) -> PaperNetwork:
@@ -282,11 +284,11 @@ def gaussian(dimension: int, error: float) -> PaperNetwork:
     build = Builder(d)
     squares = []
     for k in range(d):
-        digits, x = _read_bits(build, build.variable(k), n)
-        squares.append(_times_bits(build, digits, x))
+        digits, x = read_bits(build, build.variable(k), n)
+        squares.append(times_bits(build, digits, x))
     mean = sum((square * (1.0 / d) for square in squares), Affine({}))
     promised = outer.promised + d * 2.0**-n
-    return PaperNetwork(_chained(build.network(mean), outer), "Corollary 13", promised, n)
+    return PaperNetwork(chained(build.network(mean), outer), "Corollary 13", promised, n)
 
 
 def ridge(f: Any, direction: Sequence[float], error: float) -> PaperNetwork:
@@ -300,7 +302,7 @@ def ridge(f: Any, direction: Sequence[float], error: float) -> PaperNetwork:
         raise InputError(f"direction is {a.tolist()}; Corollary 14 needs entries >= 0 with sum at most 1.")
     inner = SkipNetwork(len(a), [], ({k: float(w) for k, w in enumerate(a)}, 0.0))
     outer = smooth(f, error)
-    return PaperNetwork(_chained(inner, outer), "Corollary 14", outer.promised, outer.bits)
+    return PaperNetwork(chained(inner, outer), "Corollary 14", outer.promised, outer.bits)
 
 
 def piecewise_smooth(functions: Sequence[Any], breakpoints: Sequence[float], error: float) -> PaperNetwork:
@@ -345,25 +347,6 @@ def piecewise_smooth(functions: Sequence[Any], breakpoints: Sequence[float], err
     return PaperNetwork(build.network(total), "piecewise smooth", promised, n)
 
 
-def monomials(
-    build: Builder, read: list[tuple[list[Affine], Affine]], terms: Mapping[tuple[int, ...], float]
-) -> Affine:
-    """``sum C_a x^a`` from the bits of each coordinate; common prefixes are built once."""
-    known: dict[tuple[int, ...], Affine] = {}
-
-    def power(a: tuple[int, ...]) -> Affine:
-        if a not in known:
-            k = max(i for i, e in enumerate(a) if e)
-            lower = tuple(e - (i == k) for i, e in enumerate(a))
-            known[a] = _times_bits(build, read[k][0], power(lower)) if sum(lower) else read[k][1]
-        return known[a]
-
-    total = Affine({})
-    for a, c in terms.items():
-        total = total + (c * power(a) if sum(a) else Affine({}, c))
-    return total
-
-
 def _smooth(target: Any, error: float, statement: str) -> PaperNetwork:
     _check_error(error)
     N = _bit_count(2.0, error)
@@ -385,67 +368,8 @@ def _interpolated(target: Any, N: int, promised: float, statement: str) -> Paper
     build = Builder(1)
     if N > MOST_BITS:
         raise InputError(f"error needs {N} bits; float64 holds {MOST_BITS}.")
-    output = _polynomial_of(build, build.variable(), interpolant(target, N), N)
+    output = polynomial_of(build, build.variable(), interpolant(target, N), N)
     return PaperNetwork(build.network(output), statement, promised, N)
-
-
-def _read_bits(build: Builder, x: Affine, n: int) -> tuple[list[Affine], Affine]:
-    """Bits x_0..x_n of an affine function with values in [0, 1], and their sum x~."""
-    digits: list[Affine] = []
-    rest = x
-    for i in range(n + 1):
-        digit = build.step(rest - 2.0**-i)
-        digits.append(digit)
-        rest = rest - 2.0**-i * digit
-    return digits, sum((2.0**-i * digit for i, digit in enumerate(digits)), Affine({}))
-
-
-def _times_bits(build: Builder, digits: list[Affine], y: Affine, signed: bool = False) -> Affine:
-    """x~ times y for |y| <= 1: one ReLU a bit; ``signed`` where y may be negative."""
-    total = Affine({})
-    for i, digit in enumerate(digits):
-        size = 2.0**-i
-        if signed:  # relu(y/2^i + B - 2B (1 - bit)) - B bit with B = 2^-i
-            part = build.relu(size * y + 2 * size * digit - size) - size * digit
-        else:
-            part = build.relu(2.0 * digit - 2.0 + size * y)
-        total = total + part
-    return total
-
-
-def _polynomial_of(build: Builder, x: Affine, coefficients: Sequence[float], n: int) -> Affine:
-    """A polynomial of an affine function in [0, 1], by the chain of powers of Figure 2."""
-    digits, power = _read_bits(build, x, n)
-    total = Affine({}, coefficients[0])
-    for i, c in enumerate(coefficients[1:], 1):
-        power = power if i == 1 else _times_bits(build, digits, power)
-        total = total + c * power
-    return total
-
-
-def inlined(build: Builder, network: SkipNetwork, x: Affine) -> Affine:
-    """The units of a network of one input, reading ``x``; returns its output."""
-    mapped: list[Affine] = [x]
-
-    def affine(weights: Mapping[int, float], bias: float) -> Affine:
-        return sum((w * mapped[i] for i, w in weights.items()), Affine({}, bias))
-
-    for weights, bias, kind in network.definition():
-        unit = build.relu if kind == "relu" else build.step
-        mapped.append(unit(affine(weights, bias)))
-    return affine(*network.output)
-
-
-def _chained(inner: SkipNetwork, outer: SkipNetwork) -> SkipNetwork:
-    """``outer(inner(x))``; the inner output is clipped to [0, 1] unless it is an input already there."""
-    build = Builder(inner.inputs)
-    for weights, bias, kind in inner.definition():
-        (build.relu if kind == "relu" else build.step)(Affine(weights, bias))
-    weights, bias = inner.output
-    value = Affine(weights, bias)
-    if inner.units:
-        value = build.relu(value) - build.relu(value - 1.0)
-    return build.network(inlined(build, outer, value))
 
 
 def _check_self_map(target: Any, position: int) -> None:
