@@ -1,9 +1,11 @@
 """What holds for the whole house: light imports, quick help, names that resolve, small modules."""
 
 import ast
+import io
 import os
 import subprocess
 import sys
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -163,3 +165,71 @@ def test_every_module_says_what_it_is():
 def test_there_is_no_attic():
     attics = {"utils", "helpers", "base", "common", "misc"}
     assert [str(path) for path in MODULES if path.stem in attics or attics & set(path.parts)] == []
+
+
+# A module may be longer where its docstring gives the reason in a sentence with these words.
+REASON = "one module because"
+LINES, CODE = 500, 60
+
+
+def test_no_module_is_long_without_a_reason():
+    long = {
+        str(path.relative_to(SOURCE)): count
+        for path in MODULES
+        if (count := len(path.read_text().splitlines())) > LINES
+        and REASON not in " ".join((ast.get_docstring(tree(path)) or "").split())
+    }
+    assert long == {}
+
+
+def code_lines(text):
+    """Numbers of the lines that hold code: neither blank nor only a comment."""
+    empty = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    return {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in empty
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+
+
+def functions(module, text):
+    """(name, lines of code without the docstring) of every function."""
+    code = code_lines(text)
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own = code & set(range(node.lineno, node.end_lineno + 1))
+            if ast.get_docstring(node):
+                own -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+            yield node.name, len(own)
+
+
+def test_no_function_is_long():
+    counted = [
+        (size, f"{path.relative_to(SOURCE)}: {name}")
+        for path in MODULES
+        for name, size in functions(tree(path), path.read_text())
+    ]
+    assert len(counted) > 1500
+    assert [entry for entry in counted if entry[0] > CODE] == []
+
+
+def test_the_count_leaves_out_what_is_not_code():
+    text = 'def f(a):\n    """Two\n    lines."""\n    # why\n\n    b = (\n        a\n    )\n    return b\n'
+    assert list(functions(ast.parse(text), text)) == [("f", 5)]
+
+
+def test_every_refusal_is_tested_with_its_words():
+    # the types of the language say all themselves; ours say it in words
+    ours = {"InputError", "CapabilityError", "BudgetError", "FathometerError", "ValueError", "RuntimeError"}
+    seen, silent = 0, []
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises":
+                kinds = {name.id for name in ast.walk(node.args[0]) if isinstance(name, ast.Name)}
+                kinds |= {name.attr for name in ast.walk(node.args[0]) if isinstance(name, ast.Attribute)}
+                seen += bool(kinds & ours)
+                if kinds & ours and not any(word.arg == "match" for word in node.keywords):
+                    silent.append(f"{path.name}:{node.lineno}")
+    assert seen > 250
+    assert silent == []

@@ -113,7 +113,7 @@ def test_the_chunk_is_the_largest_that_fits(items, each, fixed, allowed):
     work = Forecast(what="", fixed=fixed, bytes_per_item=each, items=items)
     with budget(allowed):
         if work.needs(1) > allowed:
-            with pytest.raises(BudgetError):
+            with pytest.raises(BudgetError, match="would fit"):
                 chunk_size(items, each, fixed=fixed)
             return
         chunk = chunk_size(items, each, fixed=fixed)
