@@ -25,6 +25,7 @@ from fathometer.symmetry.permutations import Permutation, check_permutation
 __all__ = ["Action", "Element", "Sides"]
 
 if TYPE_CHECKING:
+    from fathometer.drawing.picture import Picture
     from fathometer.symmetry.tying import Tying
 
 
@@ -80,6 +81,12 @@ class Action(PairGroup):
         from fathometer.symmetry.tying import dense_tying
 
         return dense_tying(self)
+
+    def picture(self) -> "Picture":
+        """The Cayley diagram: a node for every element, a color for every generator."""
+        from fathometer.symmetry.pictures import cayley_picture
+
+        return cayley_picture(self)
 
     def __repr__(self) -> str:
         n, m = self.sizes
