@@ -34,9 +34,7 @@ def main():
             warnings.simplefilter("ignore", fm.TheoryWarning)  # tau has heavy tails: see the guide
             found = fm.stein.ksd(x, s, kernel)
             test = fm.stein.goodness_of_fit(x, s, kernel, correlated=True)
-        print(
-            f"{form}: discrepancy {found.value:.3f}, p = {test.p_value:.3f} that these are draws of the posterior"
-        )
+        print(f"{form}: discrepancy {found.value:.3f}; draws of the posterior? p = {test.p_value:.3f}")
         print(
             f"  log tau is below 0 in {(x[:, 9] < 0).mean():.1%} of the draws, at least {x[:, 9].min():.2f}"
         )
