@@ -9,6 +9,7 @@ docstrings. `docs/coverage.md` is the table of contents of ``docs/coverage/``.
 import re
 import shutil
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def main():
     (DOCS / "reference" / "cli.md").write_text(command_line(), "utf-8")
     (DOCS / "coverage.md").write_text(coverage(), "utf-8")
     benchmarks()
+    if missing := sorted(page for page in pages(navigation()) if not (DOCS / page).exists()):
+        sys.exit(f"zensical.toml names pages that do not exist: {', '.join(missing)}")
+
+
+def navigation():
+    """The tree of pages in the builder's settings."""
+    return tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
+
+
+def pages(nav):
+    """The files in it; the builder does not ask whether they exist."""
+    for entry in nav:
+        for below in entry.values():
+            yield from [below] if isinstance(below, str) else pages(below)
 
 
 def reference(room, title):
