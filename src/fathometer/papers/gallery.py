@@ -79,7 +79,7 @@ def _item(one: Reproduction) -> dict[str, Any]:
         "title": one.title,
         "badge": "exact" if one.passed else "estimate",
         "verdict": _verdict(one),
-        "cost": f"{shown(one.seconds)} s, {'published' if one.full else 'default'} size, seed {one.seed}",
+        "cost": f"{one.seconds:.1f} s, {'published' if one.full else 'default'} size, seed {one.seed}",
         "explanation": paragraphs(one.explanation),
         "failure": one.failure,
         "claims": table("Claims", [_claim(check) for check in one.checks]),
@@ -147,7 +147,7 @@ def _paper_page(name: str, group: Sequence[Reproduction], folder: Path) -> str:
         lines += [
             f"## {_text(one.title)}",
             "",
-            f"`{one.key}` · **{_verdict(one)}** · {shown(one.seconds)} s",
+            f"`{one.key}` · **{_verdict(one)}** · {one.seconds:.1f} s",
             "",
         ]
         lines += [f"{_text(paragraph)}\n" for paragraph in paragraphs(one.explanation)]
