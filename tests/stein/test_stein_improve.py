@@ -337,9 +337,9 @@ def test_methods_refuse(call, message):
 
 
 def test_dense_matrices_beyond_the_budget_are_refused():
-    x, b = draw(200, 2)
-    with fm.budget(100_000):
-        with pytest.raises(fm.BudgetError, match="Stein kernel matrix of 200 points"):
+    x, b = draw(1500, 2)
+    with fm.budget(40_000_000):
+        with pytest.raises(fm.BudgetError, match="Stein kernel matrix of 1500 points"):
             reweight(x, b)
-        with pytest.raises(fm.BudgetError, match="shortest tree through 200 points"):
+        with pytest.raises(fm.BudgetError, match="shortest tree through 1500 points"):
             thin(x, b, 3, regularize=True)

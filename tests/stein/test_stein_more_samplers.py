@@ -6,7 +6,7 @@ import torch
 
 import fathometer as fm
 from fathometer.stein import InverseMultiquadric, Posterior, ksd, samplers, select
-from fathometer.stein.samplers.sequential import _exceeds
+from fathometer.stein.samplers.sequential import SequentialTest
 from fathometer.stein.samplers.stochastic import Sweeps
 from fathometer.stein.samplers.walk import start_walk
 from fathometer.stein.targets import read_target
@@ -95,21 +95,22 @@ def test_sequential_test_stops_early_where_the_answer_is_clear_and_errs_rarely()
     examples = 200
     posterior = Posterior(normal, lambda t, rows: rows * 0.0 + t.sum(), examples)
     walk = start_walk(posterior, [0.0], 1, seed=0, name="test")
+    test = SequentialTest(aim=posterior, walk=walk, size=1.0, batch=10, level=0.02)
     generator = np.random.default_rng(0)
     wrong, clear = 0, []
     for _ in range(200):
         values = torch.tensor(generator.normal(size=examples) + 0.2)
         truth = float(values.sum()) > 0
         before = walk.evaluations
-        wrong += _exceeds(lambda rows, v=values: v[rows], 0.0, posterior, walk, 10, 0.02, cost=1) != truth
+        wrong += test.exceeds(lambda rows, v=values: v[rows], 0.0) != truth
         clear.append(walk.evaluations - before)
     assert wrong <= 20
-    assert np.mean(clear) < 0.8 * examples
+    assert np.mean(clear) < 0.8 * 2 * examples  # each ratio is two terms
     before = walk.evaluations
-    assert _exceeds(lambda rows: values[rows] + 50, 0.0, posterior, walk, 10, 0.02, cost=1)
-    assert walk.evaluations - before == 10
+    assert test.exceeds(lambda rows: values[rows] + 50, 0.0)
+    assert walk.evaluations - before == 20
     same = torch.ones(examples)
-    assert not _exceeds(lambda rows: same[rows], 300.0, posterior, walk, 10, 0.02, cost=1)
+    assert not test.exceeds(lambda rows: same[rows], 300.0)
 
 
 def test_approximate_chains_spend_fewer_evaluations():

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fathometer.errors import InputError
-from fathometer.stein.scores import LogDensity, hessian_product, value_and_score
+from fathometer.stein.scores import LogDensity, hessian_product, log_density_values, value_and_score
 
 Terms = Callable[[Tensor, Tensor], Tensor]
 
@@ -66,7 +66,7 @@ class Posterior:
         if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
             raise InputError(f"examples is {examples!r}; a whole number, one or more, is needed.")
         self.examples = examples
-        self._prior = value_and_score(log_prior)
+        self._prior, self._log_prior = value_and_score(log_prior), log_prior
         self._likelihood = log_likelihood
         rows = torch.arange(examples)
 
@@ -91,6 +91,10 @@ class Posterior:
     def prior(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
         """Log densities and scores of the prior."""
         return self._prior(x)
+
+    def log_prior(self, x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+        """Log densities of the prior, without scores."""
+        return log_density_values(self._log_prior, x)
 
     def terms(self, x: Float[Tensor, " d"], rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The terms of some examples at one point."""
@@ -158,6 +162,10 @@ class SurfacePosterior(Posterior):
         """Log densities and scores of the Gaussian prior."""
         away = x.detach() - self.center
         return -0.5 * self.precision * away.square().sum(1), -self.precision * away
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """Log densities of the Gaussian prior."""
+        return self.prior(x)[0]
 
     def terms(self, x: Tensor, rows: Tensor) -> Tensor:
         """Minus the losses of some examples over the temperature."""

@@ -9,6 +9,8 @@ falls to the tolerance (Korattikara, Chen & Welling 2014; DuBois et al. 2014; fo
 population factor as in Gorham & Mackey's experiments). Tolerance 0 goes through all the data and is exact.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -52,18 +54,15 @@ def approximate_metropolis(
     Raises:
         InputError: If an argument is out of range or shapes do not fit.
     """
-    aim = read_posterior(target)
-    size, batch = (
-        read_step_size(step_size),
-        read_batch(min(_BATCH, aim.examples) if batch_size is None else batch_size, aim.examples),
+    test = _begin(
+        target, start, steps, step_size, "approximate metropolis", seed, tolerance, batch_size, warmup, thin
     )
-    level = _read_tolerance(tolerance)
-    walk = start_walk(aim, start, steps, seed=seed, name="approximate metropolis", warmup=warmup, thin=thin)
+    aim, walk = test.aim, test.walk
     c, d = walk.x.shape
 
     def step(_: int) -> None:
-        proposal = walk.x + size**0.5 * walk.noise(c, d)
-        bar = walk.uniform(c).log() + aim.prior(walk.x)[0] - aim.prior(proposal)[0]
+        proposal = walk.x + test.size**0.5 * walk.noise(c, d)
+        bar = walk.uniform(c).log() + aim.log_prior(walk.x) - aim.log_prior(proposal)
         for i in range(c):
             walk.proposed += 1
             here, there = walk.x[i], proposal[i]
@@ -71,13 +70,13 @@ def approximate_metropolis(
             def ratios(rows: Tensor, here: Tensor = here, there: Tensor = there) -> Tensor:
                 return aim.terms(there, rows) - aim.terms(here, rows)
 
-            if _exceeds(ratios, float(bar[i]), aim, walk, batch, level, cost=2):
+            if test.exceeds(ratios, float(bar[i])):
                 walk.x = walk.x.clone()
                 walk.x[i] = there
                 walk.accepted += 1
 
     walk.run(step)
-    return walk.chain(aim, f"approximate Metropolis step {size:g}, tolerance {level:g}")
+    return walk.chain(aim, f"approximate Metropolis step {test.size:g}, tolerance {test.level:g}")
 
 
 def approximate_slice(
@@ -111,40 +110,34 @@ def approximate_slice(
     Raises:
         InputError: If an argument is out of range or shapes do not fit.
     """
-    aim = read_posterior(target)
-    width, batch = (
-        read_step_size(step_size),
-        read_batch(min(_BATCH, aim.examples) if batch_size is None else batch_size, aim.examples),
+    test = _begin(
+        target, start, steps, step_size, "approximate slice", seed, tolerance, batch_size, warmup, thin
     )
-    level = _read_tolerance(tolerance)
-    walk = start_walk(aim, start, steps, seed=seed, name="approximate slice", warmup=warmup, thin=thin)
+    walk = test.walk
     c, d = walk.x.shape
 
     def step(_: int) -> None:
         axes = torch.randint(d, (c,), generator=walk.random)
-        walk.x = torch.stack(
-            [_slice(aim, walk, walk.x[i], int(axes[i]), width, batch, level) for i in range(c)]
-        )
+        walk.x = torch.stack([_slice(test, walk.x[i], int(axes[i])) for i in range(c)])
 
     walk.run(step)
-    return walk.chain(aim, f"approximate slice width {width:g}, tolerance {level:g}")
+    return walk.chain(test.aim, f"approximate slice width {test.size:g}, tolerance {test.level:g}")
 
 
-def _slice(
-    aim: Posterior, walk: Walk, x: Tensor, axis: int, width: float, batch: int, level: float
-) -> Tensor:
+def _slice(test: "SequentialTest", x: Tensor, axis: int) -> Tensor:
     """A new point on the line through ``x`` along one axis."""
-    log_height = float(walk.uniform(1).log()) + float(aim.prior(x[None])[0])
+    aim, walk, width = test.aim, test.walk, test.size
+    log_height = float(walk.uniform(1).log()) + float(aim.log_prior(x[None]))
 
     def inside(place: float) -> bool:
         y = x.clone()
         y[axis] = place
-        bar = log_height - float(aim.prior(y[None])[0])
+        bar = log_height - float(aim.log_prior(y[None]))
 
         def ratios(rows: Tensor) -> Tensor:
             return aim.terms(y, rows) - aim.terms(x, rows)
 
-        return _exceeds(ratios, bar, aim, walk, batch, level, cost=2)
+        return test.exceeds(ratios, bar)
 
     offset, share = walk.uniform(2).tolist()
     low = float(x[axis]) - width * offset
@@ -164,33 +157,69 @@ def _slice(
         low, high = (place, high) if place < float(x[axis]) else (low, place)
 
 
-def _exceeds(
-    ratios: Any, bar: float, aim: Posterior, walk: Walk, batch: int, level: float, *, cost: int
-) -> bool:
-    """Whether the sum of all ratios exceeds ``bar``, by as many batches as the tolerance asks for."""
-    N = aim.examples
-    threshold = bar / N
-    if level == 0:
-        walk.evaluations += cost * N
-        return float(ratios(torch.arange(N)).sum()) > bar
-    order = torch.randperm(N, generator=walk.random)
-    total, square, m = 0.0, 0.0, 0
-    while True:
-        rows = order[m : m + batch]
-        values = ratios(rows)
-        walk.evaluations += cost * len(rows)
-        m += len(rows)
-        total += float(values.sum())
-        square += float(values.square().sum())
-        mean = total / m
-        if m == N:
-            return mean > threshold
-        if m < 2:
-            continue
-        deviation = max(square / m - mean**2, 0.0) * m / (m - 1)
-        spread = (deviation * (1 / m - 1 / N)) ** 0.5
-        if spread > 0 and special.stdtr(m - 1, -abs(mean - threshold) / spread) <= level:
-            return mean > threshold
+@dataclass(frozen=True, kw_only=True)
+class SequentialTest:
+    """A run of a chain that decides by a sequential test.
+
+    Attributes:
+        aim: The target.
+        walk: The state of the run.
+        size: Of the step.
+        batch: Examples added at a time.
+        level: Error probability allowed to one decision.
+    """
+
+    aim: Posterior
+    walk: Walk
+    size: float
+    batch: int
+    level: float
+
+    def exceeds(self, ratios: Callable[[Tensor], Tensor], bar: float) -> bool:
+        """Whether the sum of all ratios exceeds ``bar``, by as many batches as the tolerance asks for."""
+        N, walk = self.aim.examples, self.walk
+        threshold = bar / N
+        if self.level == 0:
+            walk.evaluations += 2 * N
+            return float(ratios(torch.arange(N)).sum()) > bar
+        order = torch.randperm(N, generator=walk.random)
+        total, square, m = 0.0, 0.0, 0
+        while True:
+            values = ratios(order[m : m + self.batch]).tolist()
+            walk.evaluations += 2 * len(values)
+            m += len(values)
+            total += sum(values)
+            square += sum(value * value for value in values)
+            mean = total / m
+            if m == N:
+                return mean > threshold
+            if m < 2:
+                continue
+            deviation = max(square / m - mean**2, 0.0) * m / (m - 1)
+            spread = (deviation * (1 / m - 1 / N)) ** 0.5
+            if spread > 0 and special.stdtr(m - 1, -abs(mean - threshold) / spread) <= self.level:
+                return mean > threshold
+
+
+def _begin(
+    target: Any,
+    start: Any,
+    steps: int,
+    step_size: float,
+    name: str,
+    seed: int,
+    tolerance: float,
+    batch_size: int | None,
+    warmup: int,
+    thin: int,
+) -> SequentialTest:
+    """Read what both samplers take."""
+    aim = read_posterior(target)
+    size = read_step_size(step_size)
+    batch = read_batch(min(_BATCH, aim.examples) if batch_size is None else batch_size, aim.examples)
+    level = _read_tolerance(tolerance)
+    walk = start_walk(aim, start, steps, seed=seed, name=name, warmup=warmup, thin=thin)
+    return SequentialTest(aim=aim, walk=walk, size=size, batch=batch, level=level)
 
 
 def _read_tolerance(tolerance: float) -> float:
