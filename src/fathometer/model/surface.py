@@ -357,10 +357,16 @@ class LossSurface:
         """
         if self._problem.objective.opaque:
             raise InputError(f"the loss {self.loss} takes (model, batch); pass example_inputs for the model.")
-        inputs = self._few(count)[0]
-        if isinstance(inputs, dict):
+        batches, parts = self._problem.batches, []
+        for i in range(len(batches)):
+            parts.append(rows_of(batches[i][0], slice(0, count)))
+            count -= length(parts[-1])
+            if count <= 0:
+                break
+        if isinstance(parts[0], dict):
             raise InputError("the model takes keyword arguments; wrap it to take positional ones.")
-        return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+        columns = zip(*(p if isinstance(p, tuple | list) else (p,) for p in parts), strict=True)
+        return tuple(torch.cat(column) if len(parts) > 1 else column[0] for column in columns)
 
     def write(self, theta: Any = None) -> nn.Module:
         """A copy of the model with its parameters at ``theta``, with its modes as it was given."""
