@@ -6,7 +6,7 @@ from torch import nn
 
 import fathometer as fm
 from fathometer.errors import BudgetError, CapabilityError, InputError
-from fathometer.model.exact_trace import exact_trace
+from fathometer.model.exact_diagonal import exact_trace
 from fathometer.model.factors import gauss_newton_factors
 from fathometer.spectra import class_split, gauss_newton_spectrum, kfac_error
 

@@ -8,6 +8,9 @@ single examples: C backward passes give everything, C being the number of output
 Where the network is locally an affine function of each single weight, the Hessian has the same
 diagonal: piecewise linear operations, and no weight that acts twice. That is read off the graph
 of the network, never guessed; otherwise the request is refused with the reason.
+
+Traces need less: for a linear layer the squares of an outer product sum to a product of two
+squared lengths, so that a trace by tensors costs C backward passes without any weight gradient.
 """
 
 import math
@@ -18,10 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fathometer.errors import CapabilityError
+from fathometer.errors import CapabilityError, InputError
+from fathometer.model.factors import gauss_newton_factors
 from fathometer.model.losses import CrossEntropy, Objective, SquaredError
 from fathometer.model.surface import LossSurface
 from fathometer.model.tracing import trace_graph
+from fathometer.results import Row, Table
+from fathometer.work import generator
 
 MOST_OUTPUTS = 128
 """Outputs beyond which sampled traces are cheaper."""
@@ -35,6 +41,61 @@ _AFFINE = (
 PIECEWISE_LINEAR = frozenset(_AFFINE.split())
 BLOCK = 1 << 23
 """Numbers that squares of single examples' derivatives may take at a time."""
+AGREE = 1e-8
+"""Relative difference of two curvatures beyond which they are not the same."""
+
+
+def exact_trace(surface: LossSurface, *, seed: int = 0) -> Table:
+    """Trace of the Hessian and of the diagonal block of every parameter tensor, exact.
+
+    In a network of ReLUs, leaky ReLUs, max-pooling and linear layers every parameter tensor enters the
+    outputs linearly as long as no unit switches: the second derivatives of the outputs within one
+    tensor vanish, and the diagonal blocks of the Hessian have the trace of its Gauss-Newton part. That
+    is read off the graph of the network; where the graph does not say it, for a random direction v
+    within each tensor ``v' H v = v' G v`` holds for such a network and, with probability one, for no other.
+
+    Cost: one backward pass of the data for each output, without weight gradients, for linear layers.
+
+    Args:
+        surface: A network that is piecewise linear in every parameter tensor, outputs (N, C).
+        seed: Of the directions that test for it.
+
+    Returns:
+        Rows with ``tensor``, ``value``, ``kind`` ("exact") and ``error`` (0); the first is "all".
+
+    Raises:
+        CapabilityError: If the network is not linear in a tensor; use `fathometer.trace` then.
+        InputError: As `gauss_newton_factors`.
+    """
+    if not isinstance(surface, LossSurface):
+        raise InputError(f"surface is a {type(surface).__name__}; pass a LossSurface.")
+    try:
+        _check_graph(surface)
+    except CapabilityError:
+        _check_directions(surface, seed)
+    try:
+        traces = {name: float(total) for name, total in _totals(surface, whole=False).items()}
+    except CapabilityError:  # other layers: one row for each example and output
+        traces = gauss_newton_factors(surface).traces()
+    rows = [Row(tensor="all", value=sum(traces.values()), kind="exact", error=0.0)]
+    rows += [Row(tensor=name, value=traces[name], kind="exact", error=0.0) for name in surface.names]
+    return Table(title="trace of the Hessian by parameter tensor", rows=tuple(rows))
+
+
+def _check_directions(surface: LossSurface, seed: int) -> None:
+    """Refuse networks that bend along a random direction within a tensor."""
+    double = surface.double()
+    H, G = double.hessian(check=False), double.gauss_newton(check=False)
+    for name in surface.names:
+        at = double.space.positions(name)
+        v = torch.zeros(surface.size, dtype=torch.float64)
+        v[at] = torch.randn(len(at), generator=generator(seed, "exact trace", name), dtype=torch.float64)
+        bent, plain = float(v @ (H @ v)), float(v @ (G @ v))
+        if abs(bent - plain) > AGREE * (abs(bent) + abs(plain)):
+            raise CapabilityError(
+                f"the network is not piecewise linear in {name}: curvature {bent:.6g} and Gauss-Newton "
+                f"{plain:.6g} differ along a direction within it. Use fathometer.trace for an estimate."
+            )
 
 
 def hessian_diagonal(surface: LossSurface) -> Tensor:
@@ -58,19 +119,24 @@ def gauss_newton_diagonal(surface: LossSurface) -> Tensor:
             or a parameter is not that of a linear, convolutional or batch-normalization layer
             that is called once.
     """
+    return surface.double().space.flatten(_totals(surface, whole=True))
+
+
+def _totals(surface: LossSurface, *, whole: bool) -> dict[str, Tensor]:
+    """The diagonal in the shape of every parameter, or its sums (0-d)."""
     exact = surface.double()
     objective = exact._problem.objective
     if not _is_plain(objective):
         raise CapabilityError(f"the loss {exact.loss} has no closed form of its curvature here.")
-    pass_ = _Pass(exact)
+    pass_ = _Pass(exact, whole)
     total = {
-        name: torch.zeros(shape, dtype=torch.float64, device=exact.space.device)
+        name: torch.zeros(shape if whole else (), dtype=torch.float64, device=exact.space.device)
         for name, shape in pass_.shapes.items()
     }
     batches = exact._problem.batches
     for i in range(len(batches)):
         pass_.add(batches[i], total)
-    return exact.space.flatten(total) / exact.count
+    return {name: squares / exact.count for name, squares in total.items()}
 
 
 def _is_plain(objective: Objective) -> bool:
@@ -109,7 +175,8 @@ def _is_simple(layer: nn.Module, kind: str) -> bool:
 class _Pass:
     """A private copy of the network that keeps what enters and leaves its layers."""
 
-    def __init__(self, surface: LossSurface) -> None:
+    def __init__(self, surface: LossSurface, whole: bool) -> None:
+        self.whole = whole
         self.model = surface.write().eval()
         self.objective = surface._problem.objective
         self.shapes = dict(zip(surface.names, surface.space.shapes, strict=True))
@@ -124,11 +191,14 @@ class _Pass:
                 )
             self.layers[owner] = layer
         self.kept: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)  # slopes of outputs are wanted, not of weights
         for owner, layer in self.layers.items():
             layer.register_forward_hook(self._keeper(owner))
 
     def _keeper(self, owner: str) -> Any:
         def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            output = output if output.requires_grad else output.requires_grad_()
             self.kept.setdefault(owner, []).append((inputs[0].detach(), output))
             return output.clone()  # the next operation may write in place
 
@@ -137,6 +207,7 @@ class _Pass:
     def add(self, batch: Any, total: dict[str, Tensor]) -> None:
         """Add the sum over a batch of the squared derivatives."""
         self.kept.clear()
+        self.lengths: dict[str, Tensor] = {}
         inputs, targets = batch
         found = self.model(*inputs) if isinstance(inputs, tuple | list) else self.model(inputs)
         self._check(found, targets)
@@ -180,12 +251,17 @@ class _Pass:
                 "weight": _squared_sums(F.unfold(x, *sizes).mT, slope, layer.groups),
                 "bias": slope.sum(1).square().sum(0),
             }
+        elif x.ndim == 2 and not self.whole:
+            if owner not in self.lengths:
+                self.lengths[owner] = x.square().sum(1)
+            lengths = slope.square().sum(1)
+            found = {"weight": lengths @ self.lengths[owner], "bias": lengths.sum()}
         else:
             x, slope = (t.reshape(len(t), -1, t.shape[-1]) for t in (x, slope))
             found = {"weight": _squared_sums(x, slope, 1), "bias": slope.sum(1).square().sum(0)}
         for kind, squares in found.items():
             if (name := f"{owner}.{kind}".lstrip(".")) in total:
-                total[name] += squares.reshape(total[name].shape)
+                total[name] += squares.reshape(total[name].shape) if self.whole else squares.sum()
 
 
 def _normal(layer: _BatchNorm, x: Tensor) -> Tensor:

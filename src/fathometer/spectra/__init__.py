@@ -4,7 +4,7 @@ The laws are those of Pennington & Bahri, Geometry of Neural Network Loss Surfac
 Random Matrix Theory (ICML 2017).
 """
 
-from fathometer.model.exact_trace import exact_trace
+from fathometer.model.exact_diagonal import exact_trace
 from fathometer.spectra.class_split import ClassSplit, class_split
 from fathometer.spectra.compare import Comparison, compare
 from fathometer.spectra.critical import IndexCoefficient, critical_energy, index_coefficient, minimizer_energy

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import spearmanr
 
 from fathometer.drawing import Axis, Line, Panel, Picture, Points, Rule
 from fathometer.papers.item import Outcome, check, item
@@ -20,7 +19,8 @@ def minimizers(*, full: bool = False, seed: int = 0) -> Outcome:
     """Section 5, the open problem of the abstract: the energy reached by training on Gaussian targets.
 
     Width 16, standard normal data, L-BFGS; means over draws of the data. The linear network is known
-    in closed form (the best map of full rank, energy (1/2)(1 - n/m)), which is (1/2)(1 - phi/2) for phi = 2 n/m.
+    in closed form (the best map of full rank, energy (1/2)(1 - n/m)), which is (1/2)(1 - phi/2), for
+    phi = 2 n/m.
     """
     width, starts, iterations = 16, 5 if full else 2, 4000 if full else 1500
     rows, found = [], {name: [] for name in MINIMUM}
@@ -122,7 +122,7 @@ def _saddles(phi: float, *, full: bool, seed: int) -> Outcome:
     points = _points(phi, 200 if full else 10, seed)
     energies = np.array([row.energy for row in points])
     indices = np.array([row.index for row in points])
-    order = spearmanr(energies, indices)[0]
+    order = float(np.corrcoef(energies.argsort().argsort(), indices.argsort().argsort())[0, 1])
     floor = float(minimizer_energy(phi))
     slope = max(row.gradient_norm for row in points)
     left = max(row.step_left / max(row.norm, 1.0) for row in points)
