@@ -126,6 +126,31 @@ class CrossEntropy(Objective):
                 f"0..{outputs.shape[1] - 1} (ignored: {self.ignore_index})."
             )
 
+    def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """``u -> w (p u - p (p . u))`` with the probabilities p and the weight w of each example.
+
+        Keeps one tensor of the size of the outputs; differentiating the logarithm of a softmax over a
+        large vocabulary twice keeps several.
+        """
+        if targets.is_floating_point() and self.weight is not None:
+            return None
+        if targets.is_floating_point():
+            weight = targets.sum(1, keepdim=True).to(outputs)
+        else:
+            kept = targets != self.ignore_index
+            weight = kept[:, None].to(outputs)
+            if self.weight is not None and self.label_smoothing:
+                return None
+            if self.weight is not None:
+                weight = weight * self.weight.to(outputs)[torch.where(kept, targets, 0)][:, None]
+        p = outputs.detach().softmax(1)
+
+        def product(u: Tensor) -> Tensor:
+            pu = p * u
+            return weight * (pu - p * pu.sum(1, keepdim=True))
+
+        return product
+
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""
         chances = outputs.detach().double().softmax(1).movedim(1, -1)
@@ -162,6 +187,10 @@ class SquaredError(Objective):
                 f"targets have shape {tuple(targets.shape)} and outputs {tuple(outputs.shape)}; a squared "
                 "error needs equal shapes (torch would broadcast them into another loss)."
             )
+
+    def curvature(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor] | None:
+        """A number times the vector."""
+        return lambda u: (2.0 * self.factor) * u
 
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""
