@@ -1,6 +1,7 @@
 """Running items: what fails is recorded, what is done is kept, the page shows texts as texts."""
 
 import re
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -79,6 +80,17 @@ def test_an_item_without_a_claim_or_with_numbers_that_cannot_be_kept_is_broken(e
         return Outcome(checks=(check("a", 1, 1, True),), table=Table(title="t", rows=rows))
 
     assert "broken: InputError" in running.run_item(enter("odd", odd)).value
+
+
+def test_what_an_item_was_warned_of_is_recorded_once(enter, recwarn):
+    def warned(*, full=False, seed=0):
+        for _ in range(2):
+            warnings.warn("no theorem\n here", fm.TheoryWarning, stacklevel=1)
+        return good(full=full, seed=seed)
+
+    one = running.run_item(enter("warned", warned))
+    assert one.warned == ("no theorem here",) and one.passed and not recwarn
+    assert "Warned: no theorem here" in gallery([one])
 
 
 def test_an_outcome_is_the_same_on_disk(enter, tmp_path):

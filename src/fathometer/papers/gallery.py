@@ -82,6 +82,7 @@ def _item(one: Reproduction) -> dict[str, Any]:
         "cost": f"{one.seconds:.1f} s, {'published' if one.full else 'default'} size, seed {one.seed}",
         "explanation": paragraphs(one.explanation),
         "failure": one.failure,
+        "warned": one.warned,
         "claims": table("Claims", [_claim(check) for check in one.checks]),
         "figures": [figure(picture, f"{name}-{i}") for i, picture in enumerate(one.drawn())],
         "table": one.table and table(one.table.title, one.table.rows[:_ROWS], _notes(one)),
@@ -158,7 +159,7 @@ def _paper_page(name: str, group: Sequence[Reproduction], folder: Path) -> str:
             f"| {' | '.join(_text(shown(value)) for value in _claim(check).values())} |"
             for check in one.checks
         ]
-        lines.append("")
+        lines += ["", *(f"Warned: {_text(text)}\n" for text in one.warned)]
         for number, picture in enumerate(one.drawn()):
             path = folder / name / f"{one.name}-{number}.svg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ two versions of the code do not mix.
 import dataclasses
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +43,7 @@ class Reproduction(Result):
         seed: Of its random streams.
         failure: Empty, or the error that ended it.
         machine: Versions, threads and processor.
+        warned: What it was warned of, such as a theorem that does not apply; each once.
     """
 
     paper: str
@@ -56,6 +58,7 @@ class Reproduction(Result):
     seed: int
     failure: str
     machine: dict[str, Any]
+    warned: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -140,14 +143,16 @@ def reproduce(
 
 
 def run_item(entry: Entry, *, full: bool = False, seed: int = 0) -> Reproduction:
-    """Run one item; an error of its becomes part of the outcome."""
+    """Run one item; its errors and warnings become part of the outcome."""
     start, failure, explanation = time.perf_counter(), "", ""
-    checks, table, pictures = (), None, ()
+    checks, table, pictures, seen = (), None, (), []
     try:
         import_module(entry.module)
         function = ITEMS[entry.key].run
         explanation = function.__doc__ or ""
-        outcome = function(full=full, seed=seed)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            outcome = function(full=full, seed=seed)
         checks, table = tuple(outcome.checks), outcome.table
         pictures = tuple(to_record(picture) for picture in outcome.pictures)
         pack((checks, table, pictures))  # what has no place in a file is a fault of the item
@@ -168,6 +173,7 @@ def run_item(entry: Entry, *, full: bool = False, seed: int = 0) -> Reproduction
         seed=seed,
         failure=failure,
         machine=environment(),
+        warned=tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in seen)),
     )
 
 
