@@ -61,6 +61,10 @@ class Objective:
     def audit(self, outputs: Any, targets: Any) -> None:
         """Refuse a loss that is no mean over examples; tried once, on a few examples."""
 
+    def curvature(self, outputs: Any, targets: Any) -> Callable[[Tensor], Tensor] | None:
+        """Product with the Hessian of `total` in the outputs, or None where it has no closed form."""
+        return None
+
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""
         raise NotImplementedError  # the callers ask for a likelihood first
