@@ -46,7 +46,9 @@ def test_every_head_has_its_pairs_and_a_move_keeps_the_function(factory, dimensi
     assert found.dimension == dimension
     moved = found.move(seed=1, condition=100.0)
     assert change(model, moved, X) < 1e-12
-    distance = sum(float((a - b).detach().norm()) for a, b in zip(model.parameters(), moved.parameters(), strict=True))
+    distance = sum(
+        float((a - b).detach().norm()) for a, b in zip(model.parameters(), moved.parameters(), strict=True)
+    )
     assert distance > 1.0
 
 

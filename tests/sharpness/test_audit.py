@@ -18,6 +18,7 @@ from fathometer.sharpness import (
     relative_trace,
     rescalings,
 )
+from fathometer.sharpness.layer_scale import output_scale
 from fathometer.sharpness.measures import MEASURES
 from networks import mlp
 
@@ -35,10 +36,11 @@ QUICK = ["hessian_norm", "hessian_trace", "hessian_frobenius", "adaptive_ball", 
 
 def test_invariant_measures_stay_and_the_others_move(surface):
     table = audit(surface, QUICK)
-    assert not table.notes
-    assert len(table) == 2 * len(QUICK)
+    assert table.notes == ("head_basis was left out: the network has no such symmetry.",)
+    symmetries = ("layer_scale", "neuron_scale", "unit_order", "output_scale")
+    assert len([row for row in table if row.transformation in symmetries]) == 4 * len(QUICK)
     for row in table:
-        known = row.transformation in MEASURES[row.measure].invariant_to
+        known = row.transformation in (*MEASURES[row.measure].invariant_to, "unit_order")
         assert row.verdict == ("invariant" if known else "changes"), str(row)
 
 
@@ -117,7 +119,7 @@ def test_what_could_not_be_measured_is_listed_with_the_reason():
 def test_the_audit_is_drawn_and_saved(surface, tmp_path):
     table = audit(surface, ["hessian_norm", "relative_norm"])
     drawn = [mark for mark in table.picture().panels[0].marks if hasattr(mark, "texts")]
-    assert sum(len(mark.x) for mark in drawn) == 4
+    assert sum(len(mark.x) for mark in drawn) == len(table)
     again = fm.load(table.save(tmp_path / "audit.safetensors"))
     assert [row.verdict for row in again] == [row.verdict for row in table]
 
@@ -127,3 +129,48 @@ def test_unknown_measures_are_refused_before_any_work(surface):
         measure(surface, ["hessian_norm", "flatness"])
     with pytest.raises(InputError, match="names has 'sharp'"):
         audit(surface, "sharp")
+
+
+def test_the_factor_of_the_outputs_and_of_the_coordinates_are_those_that_were_asked_for(surface):
+    table = {
+        (r.measure, r.transformation): r for r in audit(surface, ["hessian_norm", "path_norm"], factor=5.0)
+    }
+    H = surface.hessian().to_dense()
+    g = surface.gradient()
+    assert table["path_norm", "output_scale"].ratio == pytest.approx(5.0)
+    # the map is linear on the inner ball: J = factor I in it, so that H grows by its square
+    assert float(g.norm()) > 0
+    assert table["hessian_norm", "bijection"].ratio == pytest.approx(25.0, rel=1e-6)
+    assert float(torch.linalg.eigvalsh(H)[-1]) == pytest.approx(table["hessian_norm", "bijection"].before)
+
+
+def test_logarithms_are_compared_by_differences(surface):
+    """A ratio of logarithms means nothing."""
+    rows = {r.transformation: r for r in audit(surface, ["local_volume"])}
+    assert math.isnan(rows["layer_scale"].ratio)
+    assert rows["unit_order"].verdict in ("invariant", "undecided")
+    assert rows["unit_order"].difference == rows["unit_order"].after - rows["unit_order"].before
+
+
+def test_heads_of_a_transformer_change_what_only_rescalings_leave():
+    model = fm.model.transformer(4, 2, 1, 2, seed=0)
+    x = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    surface = LossSurface(model, "cross_entropy", (x, torch.arange(12) % 2))
+    rows = {(r.measure, r.transformation): r for r in audit(surface, ["relative_norm"])}
+    assert rows["relative_norm", "neuron_scale"].verdict == "invariant"
+    assert rows["relative_norm", "head_basis"].verdict == "changes"
+
+
+def test_outputs_that_weights_cannot_scale_are_refused():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Sigmoid())
+    with pytest.raises(InputError, match="no weights scale all outputs by one factor"):
+        output_scale(model, 2.0, torch.randn(2, 3))
+    with pytest.raises(InputError, match=r"factor is -1\.0; it must be positive and finite"):
+        output_scale(model, -1.0, torch.randn(2, 3))
+
+
+def test_scaled_outputs_are_scaled(surface):
+    x = surface.example_inputs()[0]
+    moved = output_scale(surface.write(), 3.0, x)
+    with torch.no_grad():
+        torch.testing.assert_close(moved(x), 3.0 * surface.write()(x))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fathometer.sharpness import rescalings
+from fathometer.sharpness.units import units
 
 WIDTH = 4
 ACTIVATIONS = (F.relu, F.leaky_relu, torch.tanh, F.gelu, F.relu6, torch.abs, torch.square, torch.sort)
@@ -68,3 +69,19 @@ def test_no_move_of_a_random_network_changes_its_function(block):
     found = [largest_change(seed) for seed in range(8 * block, 8 * block + 8)]
     assert max(change for change, _ in found) < 1e-10
     assert any(dimension for _, dimension in found)
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_no_permutation_of_a_random_network_changes_its_function(block):
+    many = 0
+    for seed in range(16 * block, 16 * block + 16):
+        torch.manual_seed(seed)
+        model = RandomNetwork(seed).double().eval()
+        model.norms[0].running_mean.normal_()
+        model.norms[0].running_var.uniform_(0.5, 2.0)
+        x = 3 * torch.randn(16, WIDTH, dtype=torch.float64)
+        found = units(model, x[:2])
+        with torch.no_grad():
+            torch.testing.assert_close(found.permute(seed=seed)(x), model(x))
+        many += bool(found.classes)
+    assert many >= 4

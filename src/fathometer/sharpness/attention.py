@@ -1,11 +1,11 @@
 """Invertible matrices between the two halves of an attention head: what a softmax cannot see.
 
-Queries and keys of a head meet in ``q k'``, so ``q A`` and ``k A^-T`` give the same scores for any invertible A;
-values and the columns of the output projection that read them likewise (da Silva, Dangel & Oore 2025). The
-pairs are found in the graph of the network: the rows of the two projections are followed through operations
-that only move numbers, and must arrive at one attention and nowhere else. With grouped queries one A acts for
-all heads that share a key. Where something else acts on the way (a rotation of positions, a norm of the
-queries) there is no pair, and `Heads.untreated` says which operation stopped it.
+Queries and keys of a head meet in ``q k'``, so ``q A`` and ``k A^-T`` give the same scores for any
+invertible A; values and the columns of the output projection that read them likewise (da Silva, Dangel &
+Oore 2025). The pairs are found in the graph of the network: the rows of the two projections are followed
+through operations that only move numbers, and must arrive at one attention and nowhere else. With grouped
+queries one A acts for all heads that share a key. Where something else acts on the way (a rotation of
+positions, a norm of the queries) there is no pair, and `Heads.untreated` names the attention.
 """
 
 import copy
@@ -252,7 +252,7 @@ class _Walk:
         return Side(self._weight(layer.args[1]), bias, 0, tuple(self.owner[i][1] for i in ids))
 
     def _serves_attention(self, layer: Any) -> bool:
-        """Whether a layer's output is moved to attentions and read by nothing else, and its weights are its own."""
+        """Whether a layer's output is moved to attentions only, and its weights are its own."""
         if any(len(n.users) > 1 for n in layer.args[1:] if n is not None):
             return False
         pending = [layer]
@@ -287,7 +287,9 @@ class _Walk:
         if len(sides[0]) == len(left) and len(sides[1]) == len(right):
             self.pairs.append(Pair(kind, *sides))
         else:
-            self.untreated[node.name] = f"a {kind} pair is read by something else too, or its weight is shared"
+            self.untreated[node.name] = (
+                f"a {kind} pair is read by something else too, or its weight is shared"
+            )
 
 
 def _scores_of(value: Any) -> Any:

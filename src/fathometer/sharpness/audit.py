@@ -1,32 +1,62 @@
 """Which measures survive a change of coordinates: measured, not claimed.
 
-The network is moved to an equivalent one (same outputs) by each kind of rescaling, every
-measure is taken again, and the ratio is held against what rounding and sampling explain.
+The network is moved to an equivalent one (same outputs) by each kind of symmetry, every measure is taken
+again, and the change is held against what rounding and sampling explain. Two more columns change
+more than the weights: "output_scale" multiplies all outputs (classes stay, the loss does not), and
+"bijection" leaves the network alone and changes the coordinates by a map that is the identity outside a ball.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from fathometer.drawing import Picture
 from fathometer.errors import FathometerError
 from fathometer.model import LossSurface
 from fathometer.results import Row, Table
+from fathometer.sharpness.attention import heads
+from fathometer.sharpness.bijections import RadialBijection
 from fathometer.sharpness.equivalent import group_of, sharpest_tensor
+from fathometer.sharpness.layer_scale import output_scale
 from fathometer.sharpness.measures import chosen
+from fathometer.sharpness.units import units
 from fathometer.types import Progress
 from fathometer.work import numpy_generator, silent
 
 TOLERANCE = 1e-3
 """Relative change that counts as none, beside the errors of the two measurements."""
+CLEAR = 0.1
+"""Change beyond which errors that would explain it leave the question open."""
+CONDITION = 10.0
+"""Of the matrices at the heads of an attention."""
+IN_OTHER_COORDINATES = frozenset(
+    [
+        "hessian_norm",
+        "hessian_trace",
+        "hessian_frobenius",
+        "gauss_newton_norm",
+        "gradient_norm",
+        "epsilon_sharpness",
+        "keskar",
+        "one_step",
+        "average_sharpness",
+        "information_geometric",
+    ]
+)
+"""Measures that ask only for losses, slopes and curvature, and so are defined in any coordinates."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AuditTable(Table):
-    """Rows ``measure, transformation, before, after, ratio, error, kind, verdict``."""
+    """Rows ``measure, transformation, before, after, ratio, difference, error, kind, verdict``.
+
+    ``error`` is that of the ratio; of the difference for measures that are logarithms, whose ratio is left
+    out (not a number).
+    """
 
     def picture(self) -> Picture:
         """The ratios of all measures on a log axis."""
@@ -46,34 +76,32 @@ def audit(
 ) -> AuditTable:
     """Take every measure at equivalent networks and say which ones changed.
 
-    Transformations: "layer_scale" divides one layer by ``factor`` and makes up for it in
-    the next; "neuron_scale" draws a factor for every channel (log-normal, standard deviation
-    1 in natural units).
+    Transformations, where the network has them: "layer_scale" divides one layer by ``factor`` and makes up
+    for it in the next; "neuron_scale" draws a factor for every channel (log-normal, standard deviation 1 in
+    natural units); "unit_order" permutes hidden units; "head_basis" puts an invertible matrix between the
+    halves of each attention head; "output_scale" multiplies the outputs by ``factor``; "bijection" changes
+    the coordinates by a `RadialBijection` that shrinks a ball around the weights by ``factor``.
 
     Args:
         surface: Loss surface of the network.
         names: Which measures; all of them if None.
-        factor: Of the layer, positive, not 1.
+        factor: Of the layer, the outputs and the coordinates; larger than 1.
         example_inputs: Arguments of the model, where the surface cannot tell them.
         seed: Of the drawn factors.
         progress: Called after each measurement.
 
     Returns:
-        One row a measure and transformation. ``verdict`` is "invariant" where the ratio is 1 within
-        the errors and one thousandth, else "changes".
+        One row a measure and transformation. ``verdict`` is "invariant" where the ratio is 1 (for logarithms:
+        the difference 0) within the errors and one thousandth, "undecided" where only large errors
+        explain a change of more than a tenth, else "changes". ``notes`` names the transformations that
+        the network does not have.
 
     Raises:
         InputError: If a name is unknown or the network has no rescaling.
     """
     wanted = chosen(names, surface, layers=False)
-    group = group_of(surface, example_inputs)
-    _, z, _ = sharpest_tensor(surface, group, seed)
-    drawn = numpy_generator(seed, "audit").standard_normal(group.dimension)
-    places = {
-        "layer_scale": surface.around(group.move(np.log(factor) * z)),
-        "neuron_scale": surface.around(group.move(drawn)),
-    }
-    rows, notes = [], []
+    places, notes = _places(surface, factor, example_inputs, seed)
+    rows = []
     total = len(wanted) * (1 + len(places))
     done = 0
     for name, what in wanted.items():
@@ -81,22 +109,75 @@ def audit(
             before = what.function(surface, seed)
             progress(done := done + 1, total, name)
             for transformation, place in places.items():
+                done += 1
+                if transformation == "bijection" and name not in IN_OTHER_COORDINATES:
+                    continue
                 after = what.function(place, seed)
-                progress(done := done + 1, total, f"{name}, {transformation}")
-                rows.append(_row(name, transformation, before, after))
+                progress(done, total, f"{name}, {transformation}")
+                rows.append(_row(name, transformation, before, after, what.logarithmic))
         except FathometerError as cause:
             notes.append(f"{name} was not measured: {cause}")
     return AuditTable(
-        title="Which flatness measures survive a rescaling", rows=tuple(rows), notes=tuple(notes)
+        title="Which flatness measures survive a change of coordinates", rows=tuple(rows), notes=tuple(notes)
     )
 
 
-def _row(name: str, transformation: str, before: Any, after: Any) -> Row:
+def _places(
+    surface: LossSurface, factor: float, example_inputs: Any, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """The network after each transformation that it has, and what it has not."""
+    group = group_of(surface, example_inputs)
+    model, arguments = group.model, group.example_inputs
+    _, z, _ = sharpest_tensor(surface, group, seed)
+    drawn = numpy_generator(seed, "audit").standard_normal(group.dimension)
+    places: dict[str, Any] = {
+        "layer_scale": surface.around(group.move(np.log(factor) * z)),
+        "neuron_scale": surface.around(group.move(drawn)),
+    }
+    more: dict[str, Callable[[], torch.nn.Module | None]] = {
+        "unit_order": lambda: (
+            found.permute(seed=seed) if (found := units(model, arguments)).classes else None
+        ),
+        "head_basis": lambda: (
+            found.move(seed=seed, condition=CONDITION) if (found := heads(model, arguments)).pairs else None
+        ),
+        "output_scale": lambda: output_scale(model, factor, arguments),
+    }
+    notes = []
+    for name, make in more.items():
+        try:
+            moved = make()
+        except FathometerError as cause:
+            notes.append(f"{name} was left out: {cause}")
+            continue
+        if moved is None:
+            notes.append(f"{name} was left out: the network has no such symmetry.")
+        else:
+            places[name] = surface.around(moved)
+    exact = surface.double()
+    size = float(exact.theta.norm())
+    if size > 0:
+        inner = 0.5 * size
+        places["bijection"] = RadialBijection(exact.theta, size, inner, inner / factor).apply(exact)
+    return places, notes
+
+
+def _row(name: str, transformation: str, before: Any, after: Any, logarithmic: bool) -> Row:
     first, second = float(before.value), float(after.value)
-    ratio = second / first if first else float("nan")
-    shares = [float(m.error) / float(m.value) if m.value else 0.0 for m in (before, after)]
-    spread = abs(ratio) * math.hypot(*shares)
-    same = abs(ratio - 1.0) <= TOLERANCE + 4.0 * spread
+    errors = [float(m.error) for m in (before, after)]
+    plain = logarithmic or not first
+    if plain:
+        ratio, change, spread, unit = (
+            float("nan"),
+            abs(second - first),
+            math.hypot(*errors),
+            1.0 if logarithmic else abs(second),
+        )
+    else:
+        ratio, unit = second / first, 1.0
+        change = abs(ratio - 1.0)
+        spread = abs(ratio) * math.hypot(*(e / v for e, v in zip(errors, (first, second), strict=True) if v))
+    same = change <= TOLERANCE * unit + 4.0 * spread
     kinds = {before.kind, after.kind}
     return Row(
         measure=name,
@@ -104,7 +185,8 @@ def _row(name: str, transformation: str, before: Any, after: Any) -> Row:
         before=first,
         after=second,
         ratio=ratio,
+        difference=second - first,
         error=spread,
         kind="exact" if kinds == {"exact"} else "estimate" if "estimate" in kinds else "bound",
-        verdict="invariant" if same else "changes",
+        verdict="changes" if not same else "invariant" if change <= CLEAR * unit else "undecided",
     )

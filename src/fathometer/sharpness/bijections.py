@@ -237,6 +237,12 @@ class ReparametrizedSurface:
             "reparametrized Gauss-Newton matrix",
         )
 
+    def fisher(self, eta: Any = None) -> LinearOperator:
+        """``J' F J`` (Q, Q): lengths of changes of the predictions do not depend on coordinates."""
+        return self._product(
+            self.surface.fisher, self._point(eta), torch.zeros_like, "reparametrized Fisher matrix"
+        )
+
     def _product(
         self, operator: Callable[[Tensor], LinearOperator], point: Tensor, extra: Map, name: str
     ) -> LinearOperator:

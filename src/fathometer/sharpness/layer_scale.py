@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fathometer.errors import InputError
-from fathometer.model.tracing import as_arguments
+from fathometer.model.tracing import as_arguments, trace_graph
 from fathometer.sharpness.rescalings import (
     check_same_function,
     effective_space,
@@ -23,7 +23,7 @@ from fathometer.sharpness.rescalings import (
     read_graph,
     scaled_copy,
 )
-from fathometer.sharpness.rules import Reader
+from fathometer.sharpness.rules import Reader, Weight
 from fathometer.sharpness.scales import ScaleSpace
 
 
@@ -149,3 +149,54 @@ def _refusal(layers: list[str], relation: np.ndarray, target: np.ndarray, reader
         )
     product = " * ".join(layer if k == 1 else f"{layer}^{k:g}" for layer, k in used)
     return f"the function would change: {product} must be 1, and it is {found:.6g}{why}."
+
+
+def output_scale(model: nn.Module, factor: float, example_inputs: Any) -> nn.Module:
+    """A copy of ``model`` whose outputs are multiplied by ``factor``, by weights alone.
+
+    Classes that are read off the largest output stay; a loss changes.
+
+    Args:
+        model: Any module that ``torch.export`` can trace; it is not changed.
+        factor: Positive.
+        example_inputs: A tensor or a tuple of the model's arguments.
+
+    Raises:
+        InputError: If factor is not positive and finite, or the weights cannot scale the outputs.
+        CapabilityError: If the module cannot be exported.
+    """
+    if not (isinstance(factor, int | float) and math.isfinite(factor) and factor > 0):
+        raise InputError(f"factor is {factor!r}; it must be positive and finite.")
+    arguments = as_arguments(example_inputs)
+    graph = trace_graph(model, arguments)
+    reader = _FreeOutputs(graph)
+    reader.read()
+    space = effective_space(reader)
+    row = space.basis[[int(space.group[reader.number])]].toarray()[0]
+    if not row.any():
+        raise InputError(
+            "no weights scale all outputs by one factor: the network ends in what is not linear."
+        )
+    z = np.zeros(space.dimension)
+    j = int(np.argmax(abs(row)))
+    z[j] = math.log(factor) / row[j]
+    shapes = {name: tuple(tensor.shape) for name, tensor in graph.tensors.items()}
+    return scaled_copy(model, log_scales(space, reader.uses, shapes, z))
+
+
+class _FreeOutputs(Reader):
+    """All outputs have one scale, which is not zero."""
+
+    number = 0
+
+    def finish(self, outputs: Any) -> None:
+        """Equate the outputs with one new unknown."""
+        scale = self.system.fresh()
+        self.number = int(scale)
+        pending = [outputs]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, Tensor | Weight):
+                self.system.equate(self.ids(value), scale)
+            elif isinstance(value, list | tuple):
+                pending.extend(value)

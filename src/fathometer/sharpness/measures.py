@@ -31,7 +31,8 @@ class Measure:
 
     Attributes:
         function: (surface, seed) -> `Estimate`, or what has a value, kind and error too.
-        invariant_to: "layer_scale", "neuron_scale": transformations that keep the function.
+        invariant_to: Transformations of `audit` that do not change it. The order of units changes none of
+            them, and is left out.
         unit: In words.
         source: Where it comes from.
     """
@@ -116,7 +117,8 @@ _TABLE: dict[str, tuple[Callable[[LossSurface, int], Any], frozenset[str], str, 
         lambda s, k: invariant.fisher_rao(s, "empirical"), RESCALING, LOSS, "Liang et al. 2019"
     ),
     "pac_bayes_relative": (
-        lambda s, k: noise.pac_bayes(s, relative=True, seed=k), RESCALING, "share of weight", JIANG
+        lambda s, k: noise.pac_bayes(s, relative=True, seed=k),
+        RESCALING | {"output_scale"}, "share of weight", JIANG
     ),
     "path_norm": (lambda s, k: path_norm(s, 1), RESCALING, "output / input", "Neyshabur et al. 2015"),
     "path_norm_2": (lambda s, k: path_norm(s, 2), RESCALING, "output / input", "Neyshabur et al. 2015"),

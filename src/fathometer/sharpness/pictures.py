@@ -40,8 +40,14 @@ def audit_picture(table: "AuditTable") -> Picture:
     """Ratio of every measure after each rescaling, one line a measure."""
     measures = tuple(dict.fromkeys(row.measure for row in table))
     marks = []
-    markers: dict[str, Literal["dot", "square"]] = {"layer_scale": "dot", "neuron_scale": "square"}
+    markers: dict[str, Literal["dot", "square", "ring", "triangle"]] = {
+        "layer_scale": "dot", "neuron_scale": "square", "unit_order": "ring", "head_basis": "ring",
+        "output_scale": "triangle", "bijection": "triangle",
+    }  # fmt: skip
+    seen = {row.transformation for row in table}
     for transformation, marker in markers.items():
+        if transformation not in seen:
+            continue
         rows = [row for row in table if row.transformation == transformation and row.ratio > 0]
         marks.append(
             Points(

@@ -20,7 +20,7 @@ from fathometer.results import Estimate
 from fathometer.sharpness.worst_case import Box, Ellipsoid, check_region
 from fathometer.work import generator, numpy_generator
 
-POINTS = 1024
+POINTS, DRAWS = 1024, 8
 MOMENTUM, PAYING = 0.75, 0.75
 LOGIT_FLOOR = 1e-10
 
@@ -50,7 +50,7 @@ def m_sharpness(
         steps: Of the ascent.
         adaptive: In units of each weight; else in absolute units.
         normalize: Subtract from each example's outputs their mean and divide by their norm first.
-        average: Gaussian noise of standard deviation ``radius c`` (one draw a batch) instead of the maximum.
+        average: Gaussian noise of standard deviation ``radius c`` (8 draws a batch) instead of the maximum.
         seed: Of the choice of examples and the noise.
 
     Returns:
@@ -71,8 +71,10 @@ def m_sharpness(
         part = whole.select(order[start : start + batch]).double()
         unit = part.theta.abs() if adaptive else torch.ones_like(part.theta)
         if average:
-            draw = torch.randn(part.size, generator=noise, dtype=torch.float64).to(unit)
-            rises.append(float(part.energy(part.theta + radius * unit * draw) - part.energy()))
+            here = float(part.energy())
+            for _ in range(DRAWS):
+                draw = torch.randn(part.size, generator=noise, dtype=torch.float64).to(unit)
+                rises.append(float(part.energy(part.theta + radius * unit * draw)) - here)
         else:
             region = Ellipsoid(radius, unit) if norm == 2 else Box(radius * unit)
             rises.append(ascend(part, region, unit, norm, steps))

@@ -80,7 +80,7 @@ class Reader:
             if node.op == "placeholder":
                 values[node] = self._placeholder(node)
             elif node.op == "output":
-                self.ground(map_arg(node.args, values.__getitem__))
+                self.finish(map_arg(node.args, values.__getitem__))
             elif node.op == "call_function":
                 arguments = map_arg(node.args, values.__getitem__)
                 options = map_arg(node.kwargs, values.__getitem__)
@@ -104,7 +104,7 @@ class Reader:
         name = operation_name(node)
         if not _touches_scales((arguments, options)):
             return constant_like(node)
-        rule = RULES.get(name) or RULES.get(_in_place(name))
+        rule = self.rule_of(name)
         if rule is not None:
             answer = rule(self, node, *arguments, **options)
             if answer is not None:
@@ -113,6 +113,14 @@ class Reader:
             self.untreated[node.name] = f"{name} has no rule: what it touches stays as it is"
         self.ground((arguments, options))
         return constant_like(node)
+
+    def rule_of(self, name: str) -> Any:
+        """The rule for an operation, None if there is none."""
+        return RULES.get(name) or RULES.get(_in_place(name))
+
+    def finish(self, outputs: Any) -> None:
+        """What holds for the outputs of the network: nothing in them is scaled."""
+        self.ground(outputs)
 
     def ground(self, value: Any) -> None:
         """Nothing in ``value`` may be scaled."""
