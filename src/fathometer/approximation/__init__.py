@@ -14,6 +14,7 @@ from fathometer.approximation.network import SkipNetwork
 from fathometer.approximation.segments import PieceCount, pieces
 from fathometer.approximation.shallow import ShallowFit, shallow
 from fathometer.approximation.tradeoff import Tradeoff, tradeoff
+from fathometer.approximation.training import Trained, trained
 
 __all__ = [
     "Approximation",
@@ -23,6 +24,7 @@ __all__ = [
     "ShallowFit",
     "SkipNetwork",
     "Tradeoff",
+    "Trained",
     "approximate",
     "certify",
     "liang_srikant",
@@ -31,4 +33,5 @@ __all__ = [
     "product_bound",
     "shallow",
     "tradeoff",
+    "trained",
 ]

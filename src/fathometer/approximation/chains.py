@@ -23,7 +23,7 @@ from fathometer.approximation.network import Affine, Builder, SkipNetwork
 from fathometer.approximation.target import Target
 from fathometer.work import numpy_generator
 
-SAMPLES = 161
+SAMPLES = 321
 MOST_SAMPLES = 3001
 MOST_LEVELS = 26
 
@@ -95,7 +95,7 @@ def fit_chains(
         kinks: Free knots.
         squarers: Number of squares k, at least 1.
         seed: Of the random starts.
-        starts: How many; two thirds of them are given up after a few steps, and so on.
+        starts: How many; half of them are given up after a few steps, and so on.
         fewer: A chain with one knot less, to start from as well.
     """
     s = np.cos(np.pi * np.arange(SAMPLES) / (SAMPLES - 1))[::-1].copy()
@@ -105,9 +105,9 @@ def fit_chains(
         problem.start(numpy_generator(seed, kinks, squarers, i)) for i in range(1 if single else starts)
     ]
     trials += [] if fewer is None else problem.with_new_knot(fewer)
-    for steps in (10, 30, 80):
+    for steps in (10, 40, 100, 150):
         found = sorted((problem.descend(theta, steps, 1e-3) for theta in trials), key=lambda pair: pair[1])
-        trials = [problem.spread(theta) for theta, _ in found[: max(2, len(found) // 3)]]
+        trials = [problem.spread(theta) for theta, _ in found[: max(4, len(found) // 2)]]
     return tuple(sorted((problem.leveled(theta, 14, 4) for theta in trials), key=lambda chain: chain.error))
 
 
@@ -189,13 +189,14 @@ class _Problem:
         self.offsets = kinks + np.concatenate([[0], np.cumsum(lengths)]).astype(int)
 
     def start(self, generator: np.random.Generator) -> np.ndarray:
-        """Random knots and stages, every stage spread over [-1, 1]."""
+        """Knots near even, small random bends; every stage spread over [-1, 1]."""
         theta = generator.normal(size=int(self.offsets[-1]))
-        theta[: self.kinks] = np.sort(generator.uniform(-0.9, 0.9, self.kinks))
+        even = np.linspace(-1.0, 1.0, self.kinks + 2)[1:-1]
+        theta[: self.kinks] = even + 0.1 * theta[: self.kinks]
         for j in range(self.squarers):
             row = theta[self.offsets[j] : self.offsets[j + 1]]
-            row[1] = 1.0 + 0.3 * row[1] if j == 0 else row[1]
-            row[0] *= 0.5
+            row[2 : 2 + self.kinks] *= 0.2  # large bends end in poor local optima
+            row[1] = 1.0 if j == 0 else row[1]
         return self.spread(theta)
 
     def with_new_knot(self, fewer: Chain) -> list[np.ndarray]:

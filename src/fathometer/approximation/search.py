@@ -21,7 +21,7 @@ MOST_SQUARERS = 4
 MOST_KINKS = 6
 _SURE = 1 / 16  # of the error: a fit that good gains nothing from another knot or squarer
 _TRIED = 10
-_STARTS = 12
+_STARTS = 20
 _SMALL = 16  # units up to which a long last fit is worth its time
 
 
@@ -98,7 +98,7 @@ class ChainSearch:
                 if kinks + squarers * levels > least + 1:
                     break
                 chains = self.fit(kinks, squarers)
-                for chain in chains[:2]:
+                for chain in chains:
                     if chain.error < error:
                         expected = kinks + sum(chain.levels_for(error, 1.5))
                         least = min(least, expected)

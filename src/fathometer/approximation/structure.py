@@ -23,7 +23,7 @@ import numpy as np
 from fathometer.approximation.certificates import Certificate, sample_points
 from fathometer.approximation.chains import squared
 from fathometer.approximation.composing import inlined
-from fathometer.approximation.expression import Node, affine_parts, bind, flint, number, symbol
+from fathometer.approximation.expression import SMOOTH, Node, affine_parts, bind, flint, number, symbol
 from fathometer.approximation.network import Affine, Builder, SkipNetwork
 from fathometer.approximation.smoothness import chebyshev_coefficients
 from fathometer.approximation.target import Target
@@ -171,7 +171,7 @@ class _Plan:
             gap = Node("add", (args[0], Node("neg", (args[1],))))
             gap = gap if sign > 0 else Node("neg", (gap,))
             return self._sum_of([(sign, Node("call", (gap,), "relu")), (1.0, args[1])])
-        if op in ("polynomial", "chebyshev") or (op == "call" and len(args) == 1 and node.value != "step"):
+        if op in ("polynomial", "chebyshev") or node.value in SMOOTH:
             return self._univariate(Node(op, (symbol("t"),), node.value), self.block(args[0]))
         raise InputError(
             f"f has {node.value or op!r} of several variables, for which there is no block; sums, products, "
@@ -195,11 +195,12 @@ class _Plan:
 
     def _sum(self, blocks: Sequence[Block], weights: Sequence[float], constant: float) -> Block:
         ends = [sorted((w * b.low, w * b.high)) for w, b in zip(weights, blocks, strict=True)]
-        low, high = constant + sum(e[0] for e in ends), constant + sum(e[1] for e in ends)
-        margin = _ROUND * (abs(constant) + sum(max(map(abs, e)) for e in ends))
+        low, high = (constant + sum(e[side] for e in ends) for side in (0, 1))
+        low -= _ROUND * (abs(constant) + sum(abs(e[0]) for e in ends))
+        high += _ROUND * (abs(constant) + sum(abs(e[1]) for e in ends))
         return self._add(
             Block(
-                "sum", tuple(blocks), low - margin, high + margin,
+                "sum", tuple(blocks), low, high,
                 weights=(*weights, constant), slope=tuple(abs(w) for w in weights),
             )
         )  # fmt: skip
@@ -250,8 +251,9 @@ class _Plan:
 
     def _product(self, a: Block, b: Block) -> Block:
         ends = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
-        margin = _ROUND * max(map(abs, ends))
-        block = Block("product", (a, b), min(ends) - margin, max(ends) + margin, slope=(b.size, a.size))
+        low, high = min(ends), max(ends)
+        low, high = low - _ROUND * abs(low), high + _ROUND * abs(high)
+        block = Block("product", (a, b), low, high, slope=(b.size, a.size))
         block.scale, block.levels = (a.high - a.low) * (b.high - b.low) / 8, [1, 1]
         return self._add(block)
 
