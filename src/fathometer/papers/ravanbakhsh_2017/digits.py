@@ -18,7 +18,7 @@ from fathometer.model import digits
 from fathometer.papers.item import Outcome, check, item
 from fathometer.results import Row, Table
 from fathometer.symmetry import Action, TiedLinear, check_equivariance
-from fathometer.work import generator
+from fathometer.work import generator, threads
 
 FILTERS = 32
 """Tied filters of a hidden layer; each is seen in four orientations."""
@@ -110,7 +110,8 @@ def compare(sizes: tuple[int, ...], seeds: int, steps: int, seed: int = 0) -> Ta
             chosen = torch.randperm(len(x), generator=generator(run, "training images"))[:size]
             for name, make in makers.items():
                 model = make(run)
-                train(model, x[chosen], y[chosen], steps, run)
+                with threads(1):  # matrices this small gain nothing from more
+                    train(model, x[chosen], y[chosen], steps, run)
                 found[name].append(error(model, x_test, y_test))
         for name, make in makers.items():
             rows.append(_row(name, size, make(0), found[name], found["tied to quarter turns"]))
