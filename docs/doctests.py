@@ -5,7 +5,7 @@ from typing import Any
 
 import griffe
 
-_SESSION = re.compile(r"^(?P<indent>[ ]*)>>> .*(?:\n(?!\s*$).*)*", re.MULTILINE)
+_DOCTEST = re.compile(r"^(?P<indent>[ ]*)>>> .*(?:\n(?!\s*$).*)*", re.MULTILINE)
 
 
 class Doctests(griffe.Extension):
@@ -14,9 +14,9 @@ class Doctests(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for every module, class and function."""
         if obj.docstring and ">>> " in obj.docstring.value:
-            obj.docstring.value = _SESSION.sub(_fenced, obj.docstring.value)
+            obj.docstring.value = _DOCTEST.sub(_fenced, obj.docstring.value)
 
 
-def _fenced(session: re.Match[str]) -> str:
-    indent = session["indent"]
-    return f"{indent}```pycon\n{session.group(0)}\n{indent}```"
+def _fenced(found: re.Match[str]) -> str:
+    indent = found["indent"]
+    return f"{indent}```pycon\n{found.group(0)}\n{indent}```"
