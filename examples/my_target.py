@@ -1,8 +1,8 @@
 """A target of one's own for ``fathometer stein``: a log density of one point, in torch.
 
     python examples/my_target.py       # writes draws of a correct and of a biased sampler
-    fathometer stein good_draws.npz --target examples/my_target.py:log_density
-    fathometer stein biased_draws.npz --target examples/my_target.py:log_density
+    fathometer stein good_draws.npz --log-density examples/my_target.py:log_density
+    fathometer stein biased_draws.npz --log-density examples/my_target.py:log_density
 
 The density is banana-shaped: ``x`` is normal, and ``y`` is normal around ``x**2``.
 """

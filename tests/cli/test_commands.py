@@ -85,7 +85,22 @@ def test_stein_reads_arviz_files(call, tmp_path):
     assert found["kernel"]["value"] == pytest.approx(direct["kernel"]["value"], rel=1e-12)
     refused = call("stein", tmp_path / "d.nc")
     assert refused.code == 2
-    assert "holds draws only; give --scores FILE or --target" in refused.message
+    assert "holds draws only; give --scores FILE or --log-density" in refused.message
+
+
+def test_stein_reads_cmdstan_files(call, tmp_path):
+    (tmp_path / "target.py").write_text("def log_density(x):\n    return -(x**2).sum() / 2\n")
+    points = np.random.default_rng(3).normal(size=(8, 2)).round(6)
+    rows = "\n".join(f"-1.0,{a},{b}" for a, b in points)
+    (tmp_path / "chain.csv").write_text(
+        f"# stan_version_major = 2\nlp__,theta.1,theta.2\n# a comment\n{rows}\n"
+    )
+    np.savez(tmp_path / "d.npz", points=points[::2], scores=-points[::2])
+    density = ["--log-density", f"{tmp_path}/target.py:log_density"]
+    found = call("stein", tmp_path / "chain.csv", *density, "--thin", 2, "--json").json["kernel"]["value"]
+    assert found == pytest.approx(
+        call("stein", tmp_path / "d.npz", "--json").json["kernel"]["value"], rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +111,7 @@ def test_stein_reads_arviz_files(call, tmp_path):
         (["--statistic", "W"], "statistic is 'W'"),
         (
             ["--target", "{folder}/target.py:constant"],
-            "--target must return one number that depends on the point",
+            "--log-density must return one number that depends on the point",
         ),
         (["--scores", "{folder}/d.csv"], "there is no such file"),
     ],

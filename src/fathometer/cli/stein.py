@@ -20,15 +20,19 @@ def add_to(app: typer.Typer) -> None:
 
 def stein(
     draws: Annotated[
-        Path, typer.Argument(metavar="DRAWS", help=".npz, .csv, .npy, .safetensors or ArviZ .nc")
+        Path,
+        typer.Argument(metavar="DRAWS", help=".npz, .csv (also CmdStan's), .npy, .safetensors or ArviZ .nc"),
     ],
     scores: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file with the array scores, if DRAWS has none.")
     ] = None,
-    target: Annotated[
+    log_density: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE.py:FUNCTION", help="The log density (one point, torch); gives the scores."
+            "--log-density",
+            "--target",
+            metavar="FILE.py:FUNCTION",
+            help="The log density (one point, torch); gives the scores.",
         ),
     ] = None,
     measure: Annotated[str, typer.Option(help="kernel, graph, or both.")] = "kernel",
@@ -46,7 +50,7 @@ def stein(
     \b
     examples:
       fathometer stein draws.npz
-      fathometer stein draws.nc --target my_target.py:log_density --thin 10
+      fathometer stein draws.nc --log-density my_target.py:log_density --thin 10
       fathometer stein draws.csv --measure both --json
     """  # noqa: D301 - \b keeps the lines of the examples apart
     import fathometer as fm
@@ -55,7 +59,7 @@ def stein(
         raise InputError(f"--kernel is {kernel!r}; one of {', '.join(_KERNELS)} is needed.")
     if measure not in _MEASURES:
         raise InputError(f"--measure is {measure!r}; one of {', '.join(_MEASURES)} is needed.")
-    points, gradients = _sample(draws, scores, target, thin)
+    points, gradients = _sample(draws, scores, log_density, thin)
     answers = {}
     if measure != "graph":
         chosen = getattr(fm.stein, _KERNELS[kernel])()
@@ -75,6 +79,10 @@ def _sample(draws: Path, scores: Path | None, target: str | None, thin: int) -> 
         columns = [values.reshape(*values.shape[:2], -1) for values in read_draws(draws).values()]
         points = np.concatenate(columns, axis=2)[:, ::thin].reshape(-1, sum(c.shape[2] for c in columns))
         own = None
+    elif draws.suffix.lower() == ".csv" and _from_cmdstan(draws):
+        from fathometer.stein import read_cmdstan
+
+        points, own = read_cmdstan(draws)[0][0, ::thin], None
     elif scores is None and target is None:
         points, own = (array[::thin] for array in read_arrays(draws, "points", "scores"))
     else:
@@ -83,25 +91,31 @@ def _sample(draws: Path, scores: Path | None, target: str | None, thin: int) -> 
         return points, _scores_of(load_object(target), points)
     if own is None:
         if scores is None:
-            raise InputError(f"{draws} holds draws only; give --scores FILE or --target FILE.py:FUNCTION.")
+            raise InputError(
+                f"{draws} holds draws only; give --scores FILE or --log-density FILE.py:FUNCTION."
+            )
         own = read_arrays(scores, "scores")[0]
         own = own.reshape(-1, own.shape[-1])[::thin] if own.ndim > 2 else own[::thin]
     return points, own
 
 
+def _from_cmdstan(path: Path) -> bool:
+    """Whether the first line that is no comment has CmdStan's column of log densities."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = next((line for line in file if not line.startswith("#")), "")
+    return "lp__" in header.split(",")
+
+
 def _scores_of(log_density: Any, points: Any) -> Any:
     """Gradients of a log density of one point, at every point."""
-    import torch
+    from fathometer.stein import score
 
-    rows = torch.as_tensor(points, dtype=torch.float64)
-    rows = rows[:, None] if rows.ndim == 1 else rows
-    gradients = []
-    for row in rows:
-        x = row.clone().requires_grad_()
-        value = log_density(x)
-        if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
-            raise InputError(
-                "--target must return one number that depends on the point, computed with torch."
-            )
-        gradients.append(torch.autograd.grad(value.sum(), x)[0])
-    return torch.stack(gradients).numpy()
+    rows = points[:, None] if points.ndim == 1 else points
+    try:
+        return score(log_density)(rows)
+    except InputError as cause:
+        raise InputError(
+            f"--log-density must return one number that depends on the point, by torch: {cause}"
+        ) from None
