@@ -1,0 +1,127 @@
+"""Races of the approximation room: knots, polynomials into networks, trained networks, certificates."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.race import Race
+from fathometer.approximation import approximate, certify, shallow, trained
+from fathometer.approximation.network import Builder, SkipNetwork
+
+PEERS = ["pwlf==2.7.0", "bound-propagation==0.4.7"]
+
+
+def races() -> Iterator[Race]:
+    """Knots, certified networks, certificates."""
+    yield Race(
+        title="Best fit of exp with 8 linear pieces",
+        goal="sup error 25 % below pwlf's, 10 times faster",
+        ours=lambda: shallow("exp(x)", (0, 1), pieces=8).error,
+        peers={"pwlf fitfast (least squares)": _pwlf},
+        agree=lambda ours, peers: _ratios("sup error", ours, peers),
+        repeats=3,
+    )
+    yield Race(
+        title="30,000 optimal knots for exp",
+        goal="50 ms",
+        ours=lambda: shallow("exp(x)", (0, 1), pieces=30_000).error,
+        peers={},
+        agree=lambda ours, peers: (
+            f"n^2 E 16 / I^2 = {ours * 30_000**2 * 16 / (2 * (np.e**0.5 - 1)) ** 2:.9f}"
+        ),
+        repeats=3,
+    )
+    for error in (1e-4, 1e-6):
+        yield Race(
+            title=f"exp to a certified network at {error:g}",
+            goal="2 s" if error > 1e-5 else "10 s",
+            ours=lambda error=error: approximate("exp(x)", (0, 1), error),
+            peers={
+                "Chebyshev emulation": lambda error=error: approximate(
+                    "exp(x)", (0, 1), error, method="chebyshev"
+                )
+            },
+            agree=_units,
+            repeats=2,
+        )
+    yield Race(
+        title="exp with 11 units: construction or training (L-BFGS, one seed)",
+        goal="an error 10 times below that of training",
+        ours=lambda: approximate("exp(x)", (0, 1), 1e-4).value,
+        peers={"Adam and L-BFGS, [11]": _trained},
+        agree=lambda ours, peers: _ratios("certified sup error", ours, peers),
+        repeats=1,
+    )
+    yield Race(
+        title="Certificate of a network with 65,536 pieces",
+        goal="2 s",
+        ours=lambda: certify(_tents(16), "x^2", (0, 1), 1e-3).upper,
+        peers={},
+        agree=lambda ours, peers: f"upper / exact = {ours * 2.0**35:.6f}",
+        repeats=2,
+    )
+    yield Race(
+        title="Range of a layered network of 512 pieces on 512 boxes",
+        goal="exact where CROWN is",
+        ours=lambda: certify(_tents(9), "x^2", (0, 1), 1e-3).upper,
+        peers={"bound-propagation CROWN on aligned boxes": _crown},
+        agree=lambda ours, peers: _ratios("bound", ours, peers),
+        repeats=2,
+    )
+
+
+def _tents(levels: int) -> SkipNetwork:
+    """x^2 up to exactly 2^(-2 levels - 3)."""
+    build = Builder(1)
+    tent = total = build.variable()
+    for s in range(1, levels + 1):
+        tent = 2.0 * tent - 4.0 * build.relu(tent - 0.5)
+        total = total - 4.0**-s * tent
+    return build.network(total - 2.0 ** (-2 * levels - 3))
+
+
+def _pwlf() -> float:
+    import pwlf
+
+    x = np.linspace(0, 1, 1001)
+    fit = pwlf.PiecewiseLinFit(x, np.exp(x), seed=0)
+    fit.fitfast(8)
+    dense = np.linspace(0, 1, 20_001)
+    return float(np.abs(fit.predict(dense) - np.exp(dense)).max())
+
+
+def _trained() -> float:
+    return trained("exp(x)", (0, 1), [11], steps=500, seeds=(0,)).value
+
+
+def _crown() -> float:
+    import torch
+    from bound_propagation import BoundModelFactory, HyperRectangle
+    from torch import nn
+
+    from fathometer.approximation.layering import layered
+
+    net = layered(_tents(9), (0.0, 1.0)).module
+    chain: list[nn.Module] = []
+    modules: Any = zip(net.layers, net.activations, strict=True)
+    for linear, _ in modules:
+        chain += [linear, nn.ReLU()]
+    output: Any = net.output
+    bounded = BoundModelFactory().build(nn.Sequential(*chain, output))
+    edges = torch.linspace(0, 1, 513, dtype=torch.float64)[:, None]
+    bounds = bounded.crown(HyperRectangle(edges[:-1], edges[1:]))
+    lower, upper = bounds.concretize()
+    middle = (edges[:-1] + edges[1:]) / 2
+    half = (edges[1:] - edges[:-1]) / 2
+    return float(((upper - lower) / 2 - 2 * middle * half).abs().max().detach())
+
+
+def _ratios(what: str, ours: float, peers: dict[str, float]) -> str:
+    parts = [f"{name} {value:.3g} ({value / ours:.3g} times)" for name, value in peers.items()]
+    return f"{what}: ours {ours:.3g}; " + "; ".join(parts)
+
+
+def _units(ours: Any, peers: dict[str, Any]) -> str:
+    parts = [f"{name} {net.units} units ({net.value:.2g})" for name, net in peers.items()]
+    return f"ours {ours.units} units ({ours.value:.2g}); " + "; ".join(parts)
