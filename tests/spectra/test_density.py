@@ -226,3 +226,35 @@ def test_the_spectrum_of_a_multiple_has_its_nodes_multiplied():
         np.testing.assert_allclose(scaled.bracket(0.5), twice.bracket(0.5), atol=1e-12)
     with pytest.raises(InputError, match=r"factor is -1; a positive number"):
         density(A).scaled(-1)
+
+
+def true_distance(found, values):
+    """Wasserstein-1 distance of a density from all the eigenvalues, by quantiles."""
+    nodes, weights = found.points
+    share = np.cumsum(weights)
+    at = (np.arange(200_000) + 0.5) / 200_000
+    measured = nodes[np.searchsorted(share, at).clip(max=len(nodes) - 1)]
+    return float(np.abs(measured - np.sort(values)[(at * len(values)).astype(int)]).mean())
+
+
+@pytest.mark.parametrize("deflate", [0, 5])
+def test_a_wanted_accuracy_is_reached_and_proved(deflate):
+    random = np.random.default_rng(0)
+    values = np.concatenate([random.normal(size=3995) * 0.1, [3.0, 4.0, 6.0, 8.0, 10.0]])
+    column = torch.from_numpy(values)[:, None]
+    A = fm.linalg.LinearOperator(shape=(4000, 4000), product=lambda V: column * V, dtype=torch.float64)
+    found = density(A, accuracy=0.02, deflate=deflate, method="lanczos")
+    low, high = found.value
+    assert true_distance(found, values) <= found.wasserstein <= 0.02 * (high - low)
+    fixed = density(A, probes=10, steps=100, method="lanczos")  # what one would guess
+    assert not deflate or found.products < fixed.products / 10
+
+
+def test_a_wanted_accuracy_beyond_what_probes_can_do_takes_all_eigenvalues():
+    found = density(np.diag(np.arange(200.0)), accuracy=1e-4)
+    assert found.kind == "exact" and found.wasserstein == 0.0
+
+
+def test_an_accuracy_that_is_no_share_is_refused():
+    with pytest.raises(InputError, match="accuracy is 2; it is a share of the range"):
+        density(np.eye(3), accuracy=2)

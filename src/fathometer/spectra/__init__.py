@@ -21,6 +21,7 @@ from fathometer.spectra.monitor import (
     spectral_overlap,
 )
 from fathometer.spectra.spacing import SpacingRatio, spacing_ratio
+from fathometer.spectra.spikes import outlier
 
 __all__ = [
     "ClassSplit",
@@ -50,6 +51,7 @@ __all__ = [
     "index_coefficient",
     "kfac_error",
     "minimizer_energy",
+    "outlier",
     "spacing_ratio",
     "spectral_overlap",
 ]

@@ -37,6 +37,7 @@ class ClassSplit(Result):
         masses: (C, C) group masses m_ck.
         total: Trace of the Gauss-Newton matrix, exact.
         shares: Share of the trace of each term, in the order class, cross, own, within.
+        kind, error: Exact: the split is an identity.
     """
 
     means: Tensor

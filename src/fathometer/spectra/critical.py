@@ -93,6 +93,7 @@ class IndexCoefficient(Result):
         tolerance: Relative error that counts as wrong.
         law: "wigner" or "relu".
         aspect_ratio: Parameters per scalar target.
+        kind, error: Exact: the coefficient is a closed form.
     """
 
     value: float

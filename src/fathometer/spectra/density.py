@@ -34,6 +34,8 @@ from fathometer.work import allowance
 
 EXACT_LIMIT = 3000
 DEFAULT_STEPS = 100
+FIRST_STEPS, MOST_STEPS, MOST_PRODUCTS = 16, 1024, 16_384
+"""Where a wanted accuracy is searched for: steps at first and at most, and products of one trial."""
 Method = Literal["auto", "exact", "lanczos"]
 
 
@@ -91,6 +93,24 @@ class SpectralDensity(Result):
     def mean(self) -> float:
         """Mean eigenvalue."""
         return float(self.nodes @ self.weights)
+
+    @property
+    def wasserstein(self) -> float:
+        """Bound of the mean distance of quantiles (Wasserstein-1) from the true spectrum, in its units.
+
+        The area between the estimate and the farther end of its bracket, within the range of the nodes.
+        """
+        return self._area(0.999)
+
+    def _area(self, confidence: float) -> float:
+        """Area of the farther half of the bracket; that of the steps alone at a confidence of zero."""
+        if self.kind == "exact":
+            return 0.0
+        nodes = np.unique(self.points[0])
+        middle = 0.5 * (nodes[1:] + nodes[:-1])
+        lower, upper = self.bracket(middle, confidence)
+        share = self.cdf(middle)
+        return float(np.maximum(upper - share, share - lower) @ np.diff(nodes))
 
     def pdf(self, x: Any, width: float | None = None) -> Any:
         """Density at ``x`` (any shape), each node smoothed by a Gaussian of deviation ``width``.
@@ -167,7 +187,7 @@ class SpectralDensity(Result):
         return np.clip((below + rest * share) / self.size, 0.0, 1.0)
 
     def scaled(self, factor: float, name: str = "") -> "SpectralDensity":
-        """The spectrum of ``factor`` times the matrix, for a positive factor.
+        """The spectrum of ``factor`` times the matrix, for a positive factor, called ``name``.
 
         Raises:
             InputError: If the factor is not positive.
@@ -205,6 +225,7 @@ def density(
     *,
     deflate: int = 0,
     method: Method = "auto",
+    accuracy: float | None = None,
 ) -> SpectralDensity:
     """Measure the spectrum of a symmetric matrix, an operator, or the Hessian of a surface.
 
@@ -218,6 +239,9 @@ def density(
             use up the nodes.
         method: "auto" diagonalizes where that costs no more products than the probes do and
             P is at most 3000; "exact" always does, "lanczos" never.
+        accuracy: Share of the range of the nodes that `SpectralDensity.wasserstein` shall not exceed:
+            steps or probes are doubled, from one probe of 16 steps, until the brackets prove it (or one
+            trial has taken 16,384 products). Deflate outliers: they make the range.
 
     Returns:
         The nodes and weights; see `SpectralDensity.bracket` for what they prove.
@@ -233,18 +257,54 @@ def density(
     P = A.shape[0]
     _check(P, probes, steps, deflate, method)
     used = min(DEFAULT_STEPS, P) if steps is None else steps
-    limit = min(probes * used, EXACT_LIMIT)
+    if accuracy is not None and not 0 < accuracy < 1:
+        raise InputError(
+            f"accuracy is {accuracy}; it is a share of the range of the spectrum, between 0 and 1."
+        )
+    limit = min(probes * used, EXACT_LIMIT) if accuracy is None else 0
     if method == "exact" or (method == "auto" and limit >= P and fits_dense(P)):
         return of_eigenvalues(all_eigenvalues(A_or_surface), like=A_or_surface, name=A.name)
     pairs: Eigenpairs | None = None
     if deflate:
         pairs = eigenpairs(A, deflate, which="magnitude", seed=seed)
-    found = slq(A, probes, min(used, P - deflate) if steps is None else steps, seed, deflate=pairs)
+    if accuracy is not None:
+        return _adapted(A_or_surface, A, accuracy, seed, pairs, method)
+    return _sampled(A_or_surface, A, probes, min(used, P - deflate) if steps is None else steps, seed, pairs)
+
+
+def _adapted(
+    subject: Any, A: LinearOperator, accuracy: float, seed: int, pairs: Eigenpairs | None, method: str
+) -> SpectralDensity:
+    """Double steps or probes, whichever the bracket is wide by, until its area is small enough."""
+    P = A.shape[0]
+    free, probes, steps, spent = P - (0 if pairs is None else len(pairs.values)), 1, FIRST_STEPS, 0
+    while True:
+        if method == "auto" and probes * steps >= P and P <= EXACT_LIMIT and fits_dense(P):
+            found = of_eigenvalues(all_eigenvalues(subject), like=subject, name=A.name)
+        else:
+            found = _sampled(subject, A, probes, min(steps, free), seed, pairs)
+        spent += found.products
+        span = found.value[1] - found.value[0]
+        area, sure = found.wasserstein, found._area(1e-9)
+        most = min(free, MOST_STEPS)
+        if area <= accuracy * span or probes * min(steps, most) >= MOST_PRODUCTS:
+            return replace(found, products=spent)
+        if 2.0 * sure > area and steps < most:
+            steps *= 2
+        else:
+            probes *= 2
+
+
+def _sampled(
+    subject: Any, A: LinearOperator, probes: int, steps: int, seed: int, pairs: Eigenpairs | None
+) -> SpectralDensity:
+    """The density by quadrature."""
+    found = slq(A, probes, steps, seed, deflate=pairs)
     nodes, weights = found.merged()
     return SpectralDensity(
-        nodes=_kind(nodes.numpy(), A_or_surface),
-        weights=_kind(weights.numpy() / float(weights.sum()), A_or_surface),
-        size=P,
+        nodes=_kind(nodes.numpy(), subject),
+        weights=_kind(weights.numpy() / float(weights.sum()), subject),
+        size=A.shape[0],
         rules=np.stack([found.nodes.numpy(), found.weights.numpy()]),
         known=found.exact.numpy(),
         products=found.products + (pairs.products if pairs is not None else 0),

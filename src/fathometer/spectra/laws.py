@@ -83,7 +83,7 @@ class MarchenkoPastur(Law):
         return 0.0
 
     def sample(self, P: int, seed: int = 0) -> np.ndarray:
-        """Eigenvalues (P,), ascending, of one Wishart matrix; P / aspect_ratio columns, rounded.
+        """Eigenvalues (P,), ascending, of one Wishart matrix of ``seed``; P / aspect_ratio columns, rounded.
 
         Raises:
             InputError: If P is not a positive whole number.
@@ -128,7 +128,7 @@ class Semicircle(Law):
         return 0.5
 
     def sample(self, P: int, seed: int = 0) -> np.ndarray:
-        """Eigenvalues (P,), ascending, of one Gaussian orthogonal matrix.
+        """Eigenvalues (P,), ascending, of one Gaussian orthogonal matrix of ``seed``.
 
         Raises:
             InputError: If P is not a positive whole number.
