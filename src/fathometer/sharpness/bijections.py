@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import jacrev, jvp, vjp
+from torch.func import jacrev, jvp, vjp, vmap
 
 from fathometer.errors import InputError
 from fathometer.linalg import LinearOperator
@@ -23,6 +23,8 @@ from fathometer.model import LossSurface
 
 Map = Callable[[Tensor], Tensor]
 NEWTON_STEPS = 60
+COLUMNS = 64
+"""Columns of a product at a time."""
 
 
 class Reparametrization:
@@ -43,11 +45,11 @@ class Reparametrization:
         self._forward, self._inverse = forward, inverse
 
     def to_eta(self, theta: Any) -> Any:
-        """Coordinates of parameters; numpy in, numpy out."""
+        """Coordinates (P,) of parameters ``theta`` (P,); numpy in, numpy out."""
         return _like(self._forward(_as_tensor(theta, "theta")), theta)
 
     def to_theta(self, eta: Any) -> Any:
-        """Parameters at coordinates; numpy in, numpy out."""
+        """Parameters (P,) at coordinates ``eta`` (P,); numpy in, numpy out."""
         return _like(self._inverse(_as_tensor(eta, "eta")), eta)
 
     def jacobian(self, theta: Any) -> Any:
@@ -249,10 +251,14 @@ class ReparametrizedSurface:
         H = operator(self.bijection.to_theta(point))
 
         def product(V: Tensor) -> Tensor:
-            inner = torch.stack([jvp(self.bijection.to_theta, (point,), (v,))[1] for v in V.T], dim=1)
-            image = H.product(inner)
-            columns = zip(image.T, V.T, strict=True)
-            return torch.stack([self._pulled(point, w) + extra(v) for w, v in columns], dim=1)
+            def push(v: Tensor) -> Tensor:
+                return jvp(self.bijection.to_theta, (point,), (v,))[1]
+
+            def pull(w: Tensor, v: Tensor) -> Tensor:
+                return self._pulled(point, w) + extra(v)
+
+            image = H.product(vmap(push, 1, 1, chunk_size=COLUMNS)(V))
+            return vmap(pull, 1, 1, chunk_size=COLUMNS)(image, V)
 
         return LinearOperator(
             shape=(self.size, self.size), product=product, dtype=H.dtype, device=H.device, name=name

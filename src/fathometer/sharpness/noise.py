@@ -47,7 +47,7 @@ class PacBayes(Result):
         accuracy: Without noise.
         relative: Whether noise is in units of each weight.
         largest: Noise beyond which no one looked; sigma is a lower bound if it got there.
-        cost: Passes over the data.
+        cost: Passes over the data, as ``cost_unit`` says.
     """
 
     sigma: float

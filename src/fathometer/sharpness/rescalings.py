@@ -61,6 +61,7 @@ class Rescalings(Result):
         generators: A basis with whole exponents, `Generators`.
         untreated: Operation or tensor -> why it was left as it is.
         tensors: Names of the parameters and buffers that some direction moves.
+        model, example_inputs: What was given; not saved.
     """
 
     dimension: int
@@ -120,7 +121,7 @@ class Rescalings(Result):
         return moved
 
     def log_scales(self, z: np.ndarray) -> dict[str, Tensor]:
-        """Tensor name -> logarithm of the factor of each entry, float64."""
+        """Tensor name -> logarithm of the factor of each entry at group coordinates ``z``, float64."""
         return log_scales(*self.generators.parts, z)
 
     def __str__(self) -> str:

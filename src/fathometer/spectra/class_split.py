@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fathometer.drawing.picture import Picture
 from fathometer.errors import CapabilityError, InputError
 from fathometer.linalg import LinearOperator, as_operator
 from fathometer.model.class_means import class_means
@@ -99,6 +100,12 @@ class ClassSplit(Result):
             for term, share in zip(TERMS, self.shares, strict=True)
         ]
         return Table(title="the Gauss-Newton matrix by classes", rows=tuple(rows))
+
+    def picture(self) -> Picture:
+        """Shares of the trace and spectra of the terms."""
+        from fathometer.spectra.pictures import class_split_picture
+
+        return class_split_picture(self)
 
     def __str__(self) -> str:
         return str(self.table())

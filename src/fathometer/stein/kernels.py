@@ -103,7 +103,7 @@ class Kernel:
         return KernelSum(summands=(*self.parts, *other.parts))
 
     def theory(self, dimension: int) -> str:
-        """Why a small discrepancy would prove nothing; empty where it does prove convergence."""
+        """Why a small discrepancy proves nothing in this ``dimension``; empty where it proves convergence."""
         raise NotImplementedError
 
     def _numbers(self) -> tuple[int, float, float]:
@@ -148,7 +148,7 @@ class InverseMultiquadric(Kernel):
             )
 
     def theory(self, dimension: int) -> str:
-        """Void for ``beta <= -1``: the tails are too light."""
+        """Void for ``beta <= -1`` in every dimension: the tails are too light."""
         if self.beta > -1:
             return ""
         return (
@@ -235,12 +235,12 @@ class KernelSum(Kernel):
         return self.summands
 
     def theory(self, dimension: int) -> str:
-        """Void only if it is void for every summand."""
+        """Void in a ``dimension`` only if it is void there for every summand."""
         reasons = [part.theory(dimension) for part in self.summands]
         return reasons[0] if all(reasons) else ""
 
     def fit(self, sample: Sample) -> tuple[Radial, ...]:
-        """Every summand with its preconditioner worked out."""
+        """Every summand with its preconditioner worked out for this sample."""
         return tuple(radial for part in self.summands for radial in part.fit(sample))
 
 

@@ -81,32 +81,32 @@ class Posterior:
         self._each_gradient = torch.func.vmap(single, in_dims=(None, 0))
 
     def both(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
-        """Log densities and scores over all examples."""
+        """Log densities and scores at points ``x``, over all examples."""
         return self._whole(x)
 
     def bend(self, x: Float[Tensor, "k d"], v: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-        """The Hessians of the log density times vectors."""
+        """The Hessians of the log density at points ``x``, times vectors ``v``."""
         return self._bend(x, v)
 
     def prior(self, x: Float[Tensor, "k d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
-        """Log densities and scores of the prior."""
+        """Log densities and scores of the prior at points ``x``."""
         return self._prior(x)
 
     def log_prior(self, x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
-        """Log densities of the prior, without scores."""
+        """Log densities of the prior at points ``x``, without scores."""
         return log_density_values(self._log_prior, x)
 
     def terms(self, x: Float[Tensor, " d"], rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """The terms of some examples at one point."""
+        """The terms of the examples ``rows`` at one point ``x``."""
         with torch.no_grad():
             return self._likelihood(x, rows).reshape(len(rows)).double()
 
     def batch_gradient(self, x: Float[Tensor, "k d"], rows: Int[Tensor, "k m"]) -> Float[Tensor, "k d"]:
-        """The gradient of the sum of the terms of some examples, other ones for each point."""
+        """The gradient at points ``x`` of the sum of the terms of ``rows``, other examples for each point."""
         return self._batch_gradient(x, rows).detach().double()
 
     def each_gradient(self, x: Float[Tensor, " d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        """The gradient of each of some terms at one point."""
+        """The gradient of each of the terms of ``rows`` at one point ``x``."""
         return self._each_gradient(x, rows).detach().double()
 
 
@@ -142,7 +142,7 @@ class SurfacePosterior(Posterior):
         self.center = middle.detach().double()
 
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log densities and scores over all examples."""
+        """Log densities and scores at points ``x``, over all examples."""
         value, gradient = self.prior(x)
         scale = self.examples / self.temperature
         energy = torch.stack([_read(self.surface.energy(self._theta(point))) for point in x])
@@ -150,7 +150,7 @@ class SurfacePosterior(Posterior):
         return value - scale * energy, gradient - scale * slope
 
     def bend(self, x: Tensor, v: Tensor) -> Tensor:
-        """The Hessians of the log density times vectors."""
+        """The Hessians of the log density at points ``x``, times vectors ``v``."""
         scale = self.examples / self.temperature
         products = [
             _read(self.surface.hessian(self._theta(point)) @ vector.to(self.surface.theta))
@@ -159,20 +159,20 @@ class SurfacePosterior(Posterior):
         return -scale * torch.stack(products) - self.precision * v
 
     def prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log densities and scores of the Gaussian prior."""
+        """Log densities and scores of the Gaussian prior at points ``x``."""
         away = x.detach() - self.center
         return -0.5 * self.precision * away.square().sum(1), -self.precision * away
 
     def log_prior(self, x: Tensor) -> Tensor:
-        """Log densities of the Gaussian prior."""
+        """Log densities of the Gaussian prior at points ``x``."""
         return self.prior(x)[0]
 
     def terms(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Minus the losses of some examples over the temperature."""
+        """Minus the losses of the examples ``rows`` at the point ``x``, over the temperature."""
         return -_read(self.surface.select(rows).losses(self._theta(x))) / self.temperature
 
     def batch_gradient(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The gradient of the sum of the terms of some examples, other ones for each point."""
+        """The gradient at points ``x`` of the sum of the terms of ``rows``, other examples for each point."""
         slopes = [
             _read(self.surface.select(at).gradient(self._theta(point)))
             for point, at in zip(x, rows, strict=True)
@@ -180,7 +180,7 @@ class SurfacePosterior(Posterior):
         return -torch.stack(slopes) * (rows.shape[1] / self.temperature)
 
     def each_gradient(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The gradient of each of some terms at one point."""
+        """The gradient of each of the terms of ``rows`` at one point ``x``."""
         return torch.cat([self.batch_gradient(x[None], row.reshape(1, 1)) for row in rows])
 
     def _theta(self, point: Tensor) -> Tensor:

@@ -53,11 +53,15 @@ class MomentControl(Kernel):
         _check_radial(self.kernel)
 
     def theory(self, dimension: int) -> str:
-        """As of the kernel inside."""
+        """As of the kernel inside, in the same dimension."""
         return self.kernel.theory(dimension)
 
     def fit(self, sample: Sample) -> tuple[Radial, ...]:
-        """The tilted kernel and the tilted linear part."""
+        """The tilted kernel and the tilted linear part, for this sample.
+
+        Raises:
+            InputError: If the origin is not a point of the sample's space.
+        """
         (inner,) = self.kernel.fit(sample)
         origin = sample.points.mean(0) if self.origin is None else as_array(self.origin, name="origin")
         if origin.shape != (sample.dimension,):
@@ -94,11 +98,15 @@ class Bounded(Kernel):
         _check_radial(self.kernel)
 
     def theory(self, dimension: int) -> str:
-        """As of the kernel inside."""
+        """As of the kernel inside, in the same dimension."""
         return self.kernel.theory(dimension)
 
     def fit(self, sample: Sample) -> tuple[Radial, ...]:
-        """The tilted kernel."""
+        """The tilted kernel, for this sample.
+
+        Raises:
+            InputError: If a point of the sample is not inside the support.
+        """
         box = read_support(self.support, sample.points)
 
         def tilt(x: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:

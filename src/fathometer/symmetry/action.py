@@ -96,7 +96,7 @@ class Action(PairGroup):
 
     @classmethod
     def trivial(cls, inputs: int, outputs: int | None = None) -> Self:
-        """The group of one element."""
+        """The group of one element, on ``inputs`` points and as many ``outputs`` if None."""
         return cls([], [], sizes=(inputs, inputs if outputs is None else outputs), name="trivial")
 
     @classmethod
@@ -113,22 +113,28 @@ class Action(PairGroup):
 
     @classmethod
     def dihedral(cls, n: int, *, outputs: Any = None) -> Self:
-        """D_n, of order 2 n: the rotation i -> i + 1, then the reflection i -> -i."""
+        """D_n, of order 2 n: the rotation i -> i + 1, the reflection i -> -i; ``outputs`` as in `cyclic`."""
         return cls._named(f"dihedral({n})", *families.dihedral(check_count(n, "n")), n, outputs)
 
     @classmethod
     def symmetric(cls, n: int, *, outputs: Any = None) -> Self:
-        """S_n, all permutations of n points: ties a layer to a set layer of two weights."""
+        """S_n, all permutations of n points: a set layer of two weights; ``outputs`` as in `cyclic`."""
         return cls._named(f"symmetric({n})", *families.symmetric(check_count(n, "n")), n, outputs)
 
     @classmethod
     def alternating(cls, n: int, *, outputs: Any = None) -> Self:
-        """A_n, the even permutations."""
+        """A_n, the even permutations of n points; ``outputs`` as in `cyclic`."""
         return cls._named(f"alternating({n})", *families.alternating(check_count(n, "n")), n, outputs)
 
     @classmethod
     def subsets(cls, base: "int | Action", k: int, *, outputs: Any = None) -> Self:
-        """The action on k-subsets in lexicographic order, of S_n (base an int) or of an Action's inputs."""
+        """The action on k-subsets in lexicographic order, of S_n (base an int) or of an Action's inputs.
+
+        ``outputs`` as in `cyclic`.
+
+        Raises:
+            InputError: If k is not 1 to the number of points.
+        """
         base = _base(base)
         n = base.sizes.inputs
         if not 1 <= check_count(k, "k") <= n:
@@ -137,14 +143,17 @@ class Action(PairGroup):
 
     @classmethod
     def tuples(cls, base: "int | Action", k: int, *, outputs: Any = None) -> Self:
-        """The action on all n**k tuples, in lexicographic order; base as in `subsets`."""
+        """The action on all n**k tuples, in lexicographic order; base, outputs as in `subsets`."""
         base = _base(base)
         lift = families.on_tuples(base.sizes.inputs, check_count(k, "k"))
         return cls._induced(f"{k}-tuples of {base.name}", base, lift, True, outputs)
 
     @classmethod
     def product(cls, first: "Action", second: "Action", *, outputs: Any = None) -> Self:
-        """Both groups independently, on pairs (i, j) numbered ``i * size + j``, on both sides."""
+        """The groups ``first`` and ``second`` independently, on pairs (i, j) numbered ``i * size + j``.
+
+        On both sides; ``outputs`` as in `cyclic`.
+        """
         _unsigned(first, second)
 
         def side(which: str) -> list[Permutation]:
@@ -163,7 +172,11 @@ class Action(PairGroup):
     def wreath(cls, inner: "Action", outer: "Action", *, outputs: Any = None) -> Self:
         """The hierarchy ``inner wr outer``: outer permutes blocks, inner acts in each on its own.
 
-        Point i of block j has number ``j * size + i``. The sides of ``inner`` may differ.
+        Point i of block j has number ``j * size + i``. The sides of ``inner`` may differ;
+        ``outputs`` as in `cyclic`.
+
+        Raises:
+            InputError: If outer acts differently on its two sides.
         """
         _unsigned(inner, outer)
         if not outer.acts_alike:
@@ -205,6 +218,9 @@ class Action(PairGroup):
             rotations: True or 4 for quarter turns (a square image), 2 for half turns.
             flips: Left-right and up-down.
             outputs: As in `cyclic`.
+
+        Raises:
+            InputError: If rotations is another number, or the image is no square for quarter turns.
         """
         check_count(height, "height")
         check_count(width, "width")
@@ -253,6 +269,9 @@ class Action(PairGroup):
                 acting on itself, which is the regular action.
             outputs: As in `cyclic`.
             limit: Largest order of the group.
+
+        Raises:
+            InputError: If the subgroup is none, or the group is larger than the limit.
         """
         base = _base(group)
         n = base.sizes.inputs
@@ -266,7 +285,7 @@ class Action(PairGroup):
 
     @classmethod
     def regular(cls, group: Any, *, outputs: Any = None) -> Self:
-        """A group on itself by left multiplication; the identity is number 0."""
+        """A group on itself by left multiplication; the identity is number 0; ``outputs`` as in `cyclic`."""
         return cls.cosets(group, (), outputs=outputs)
 
     @classmethod
@@ -277,6 +296,9 @@ class Action(PairGroup):
             widths: Inputs, hidden widths, outputs. Parameters are numbered layer by layer,
                 weights (outputs, inputs) row-major and then the bias.
             outputs: As in `cyclic`.
+
+        Raises:
+            InputError: If there are fewer than two widths.
         """
         sizes = [check_count(w, f"widths[{i}]") for i, w in enumerate(widths)]
         if len(sizes) < 2:

@@ -56,6 +56,7 @@ class Automorphisms(Result):
         group_order: Order of the group, None without one.
         repair: An action to a hidden set whose dense layer has no further symmetry, or None.
         nodes: Search nodes visited; 0 for a theorem.
+        kind, error: Exact: groups are counted in whole numbers.
     """
 
     headline = "order"

@@ -44,6 +44,7 @@ class Discovery(Result):
         tolerance: Entries closer than this (along a chain) are one cluster.
         path: Other cuts, from fine to coarse: tolerance, clusters, order, gap.
         kind: "exact" for exactly equal entries, else "estimate".
+        error: Zero: the number of clusters at this tolerance is a count.
     """
 
     headline = "num_orbits"

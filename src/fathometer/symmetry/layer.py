@@ -171,7 +171,7 @@ class TiedLinear(nn.Module):
         return dense
 
     def restrict(self, subgroup: Action | Tying, *, kernel: str = "auto") -> "TiedLinear":
-        """The same function with the freer weights of a subgroup.
+        """The same function with the freer weights of a subgroup, by ``kernel`` as for the layer itself.
 
         Raises:
             InputError: If some weight of the new tying would need two values: then it

@@ -33,6 +33,7 @@ class NetworkAutomorphisms(Result):
         generators: Each a tuple of permutations, one for every set from inputs to outputs.
         sizes: Sizes of the sets.
         nodes: Search nodes visited.
+        kind, error: Exact: groups are counted in whole numbers.
     """
 
     headline = "order"

@@ -45,7 +45,7 @@ class Symmetries:
 
 
 def graph_automorphisms(adjacency: Any) -> Symmetries:
-    """Automorphisms of a graph with colored edges; the diagonal colors the vertices.
+    """Automorphisms of a graph with colored edges, ``adjacency`` (n, n); the diagonal colors the vertices.
 
     Raises:
         InputError: If the matrix is not square.

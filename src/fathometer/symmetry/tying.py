@@ -95,7 +95,11 @@ class Tying:
         return np.bincount(self.labels[self.labels >= 0].ravel(), minlength=self.num_orbits)
 
     def matrix(self, weights: Any) -> np.ndarray:
-        """The (M, N) matrix with these K weights."""
+        """The (M, N) matrix with these K weights.
+
+        Raises:
+            InputError: If there are more or fewer than K.
+        """
         values = np.append(np.asarray(weights), 0)
         if len(values) != self.num_orbits + 1:
             raise InputError(
