@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fathometer.drawing.picture import Picture
 from fathometer.errors import InputError
 from fathometer.results import Result
 from fathometer.spectra.density import (
@@ -67,6 +68,12 @@ class IndexResult(Result):
     def error(self) -> float:
         """Distance from the value to the farther end of the bracket; zero if exact."""
         return max(self.upper - self.fraction, self.fraction - self.lower, 0.0)
+
+    def picture(self) -> Picture:
+        """Counts of directions that go down, are flat and go up."""
+        from fathometer.spectra.pictures import index_picture
+
+        return index_picture(self)
 
     def __str__(self) -> str:
         head = (

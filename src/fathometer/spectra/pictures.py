@@ -14,11 +14,14 @@ from fathometer.drawing.picture import Axis, Band, Bars, Line, Panel, Picture, P
 
 if TYPE_CHECKING:
     from fathometer.calculus.stieltjes import Law
+    from fathometer.spectra.class_split import ClassSplit
     from fathometer.spectra.compare import Comparison
     from fathometer.spectra.critical_points import CriticalPoints
     from fathometer.spectra.density import SpectralDensity
     from fathometer.spectra.free_sum import FreeSum
+    from fathometer.spectra.index import IndexResult
     from fathometer.spectra.monitor import SharpnessHistory
+    from fathometer.spectra.spacing import SpacingRatio
 
 BINS_PER_DECADE = 12
 LAW_NAMES = {"wigner": "Wishart + Wigner", "relu": "Wishart + ReLU residual"}
@@ -177,31 +180,6 @@ def laws_picture(laws: Sequence["Law"], labels: Sequence[str], title: str = "Spe
     )
 
 
-def index_picture(
-    energies: np.ndarray,
-    indices: dict[str, np.ndarray],
-    measured: tuple[np.ndarray, np.ndarray] | None = None,
-    title: str = "Index against energy",
-) -> Picture:
-    """Share of negative eigenvalues against energy: laws as lines, measured points as dots."""
-    marks: list[Line | Points] = [
-        Line(x=energies, y=values, label=name, dash=i % 2 == 1)
-        for i, (name, values) in enumerate(indices.items())
-    ]
-    if measured is not None:
-        marks.append(Points(x=measured[0], y=measured[1], label="measured"))
-    panel = Panel(
-        marks=tuple(marks),
-        x=Axis(label="energy, half the mean squared residual"),
-        y=Axis(label="share of negative eigenvalues"),
-    )
-    return Picture(
-        title=title,
-        caption="The index of the laws, exact at every energy, and measured ones.",
-        panels=(panel,),
-    )
-
-
 def _bins(values: np.ndarray) -> tuple[np.ndarray, float]:
     low, high = float(values.min()), float(values.max())
     pad = 0.02 * max(high - low, abs(high), abs(low), 1e-12)
@@ -210,3 +188,64 @@ def _bins(values: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _share_axis(size: int) -> Axis:
     return Axis(label="share of the eigenvalues in a bin", scale="log", limits=(0.5 / size, 1.0))
+
+
+def index_picture(index: "IndexResult") -> Picture:
+    """How many directions go down, are flat and go up; what is not certain is between the rules."""
+    shares = np.array([index.negative, index.zero, index.positive]) / index.size
+    counts = tuple(f"{count:,}" for count in (index.negative, index.zero, index.positive))
+    kinds = Axis(scale="category", categories=("down", "flat", "up"), label="curvature")
+    marks: list[Bars | Rule] = [Bars(edges=np.arange(4) - 0.5, heights=shares, texts=counts)]
+    if index.kind == "estimate":
+        marks += [Rule(y=index.lower, label="least share down"), Rule(y=index.upper, label="most")]
+    panel = Panel(marks=tuple(marks), x=kinds, y=Axis(label=f"share of {index.size:,} eigenvalues"))
+    return Picture(
+        title="Index",
+        caption=f"{index}. Flat: below {index.threshold:.1e} of the largest in size, {index.largest:.3g}.",
+        panels=(panel,),
+    )
+
+
+def class_split_picture(split: "ClassSplit") -> Picture:
+    """The spectra of the terms of a Gauss-Newton matrix, largest first, and their shares of the trace."""
+    lines = []
+    for term in ("class", "cross", "own"):
+        values = split.eigenvalues(term).numpy()
+        values = values[values > 1e-12 * values[0]] if len(values) and values[0] > 0 else values[:0]
+        lines.append(Points(x=np.arange(1, len(values) + 1.0), y=values, label=term))
+    shares = Bars(edges=np.arange(len(split.shares) + 1) - 0.5, heights=np.array(split.shares))
+    names = Axis(scale="category", categories=("class", "cross", "own", "within"))
+    panels = (
+        Panel(marks=(shares,), x=names, y=Axis(label="share of the trace"), title="shares"),
+        Panel(
+            marks=tuple(lines),
+            x=Axis(label="rank", scale="log"),
+            y=Axis(label="eigenvalue", scale="log"),
+            title="spectra",
+        ),
+    )
+    return Picture(
+        title="Where the outliers come from",
+        caption=f"The Gauss-Newton matrix of {len(split.masses)} classes: the class term has at most that "
+        "many outliers, the cross term a second group; the rest varies within the groups.",
+        panels=panels,
+    )
+
+
+def spacing_picture(spacing: "SpacingRatio") -> Picture:
+    """The ratios of neighboring gaps beside those of random matrices and of independent levels."""
+    edges = np.linspace(0.0, 1.0, 21)
+    heights = np.histogram(spacing.ratios, edges, density=True)[0]
+    r = np.linspace(0.0, 1.0, 101)
+    repelling = 27.0 / 4.0 * (r + r**2) / (1.0 + r + r**2) ** 2.5
+    marks = (
+        Bars(edges=edges, heights=heights, label="measured"),
+        Line(x=r, y=repelling, label="random symmetric matrix"),
+        Line(x=r, y=2.0 / (1.0 + r) ** 2, label="independent levels", dash=True),
+    )
+    panel = Panel(marks=marks, x=Axis(label="ratio of neighboring gaps"), y=Axis(label="density"))
+    return Picture(
+        title="Level spacing",
+        caption=f"Mean {spacing.value:.3f} +- {spacing.error:.3f}: 0.531 where levels repel, else 0.386.",
+        panels=(panel,),
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fathometer.drawing.picture import Picture
 from fathometer.errors import InputError
 from fathometer.results import Result
 from fathometer.types import Kind
@@ -43,6 +44,12 @@ class SpacingRatio(Result):
     def repulsion(self) -> float:
         """0 for independent levels, 1 for the Gaussian orthogonal ensemble."""
         return (self.value - INDEPENDENT) / (ORTHOGONAL - INDEPENDENT)
+
+    def picture(self) -> Picture:
+        """The ratios beside the two laws."""
+        from fathometer.spectra.pictures import spacing_picture
+
+        return spacing_picture(self)
 
 
 def spacing_ratio(eigenvalues: Any) -> SpacingRatio:
