@@ -109,6 +109,52 @@ def _split(
 
 
 @njit(cache=True)
+def _carried(row: np.ndarray, w: np.ndarray, error: float, deviation: np.ndarray) -> float:
+    """The error of a unit: its own rounding and what its inputs bring along."""
+    for k in range(len(row)):
+        error += abs(w[k]) * deviation[row[k]]
+    return error
+
+
+@njit(cache=True)
+def _break(a: Pair, b: Pair, za: Pair, zb: Pair) -> tuple[bool, float, float, Pair]:
+    """Where the line through za at a and zb at b is zero: whether inside, the place, its share of the way."""
+    sh, sl = _add(za[0], za[1], -zb[0], -zb[1])
+    th, tl = _quotient(za[0], za[1], sh, sl)
+    wh, wl = _add(b[0], b[1], -a[0], -a[1])
+    dh, dl = _product(wh, wl, th, tl)
+    ch, cl = _add(a[0], a[1], dh, dl)
+    inside = (ch > a[0] or (ch == a[0] and cl > a[1])) and (ch < b[0] or (ch == b[0] and cl < b[1]))
+    # the share once more from the rounded break, so that the line is read at that very point
+    dh, dl = _add(ch, cl, -a[0], -a[1])
+    return inside, ch, cl, _quotient(dh, dl, wh, wl)
+
+
+@njit(cache=True)
+def _activate(
+    j: int, za: Pair, zb: Pair, error: float, at_a: np.ndarray, at_b: np.ndarray, deviation: np.ndarray
+) -> None:
+    """Unit j on a piece without a break of its own: on or off by its larger end, the other in the deviation."""
+    if abs(za[0]) >= abs(zb[0]):
+        active = za[0] > 0.0
+        wrong = -zb[0] if active else zb[0]
+    else:
+        active = zb[0] > 0.0
+        wrong = -za[0] if active else za[0]
+    wrong = max(0.0, wrong) * (1.0 + 1e-15)
+    if active:
+        at_a[j + 1, 0], at_a[j + 1, 1] = za
+        at_b[j + 1, 0], at_b[j + 1, 1] = zb
+        deviation[j + 1] = error + wrong
+    else:
+        at_a[j + 1, 0], at_a[j + 1, 1] = 0.0, 0.0
+        at_b[j + 1, 0], at_b[j + 1, 1] = 0.0, 0.0
+        deviation[j + 1] = (
+            max(0.0, error + max(za[0], zb[0]) * (1.0 - 1e-15)) if wrong == 0.0 else error + wrong
+        )
+
+
+@njit(cache=True)
 def walk(
     starts: np.ndarray,
     indices: np.ndarray,
@@ -146,23 +192,12 @@ def walk(
             w = weights[starts[j] : starts[j + 1]]
             zah, zal, ea = _affine(row, w, float(biases[j]), at_a)
             zbh, zbl, eb = _affine(row, w, float(biases[j]), at_b)
-            error = max(ea, eb)
-            for k in range(len(row)):
-                error += abs(w[k]) * deviation[row[k]]
-            error *= 1.0 + 1e-13
+            error = _carried(row, w, max(ea, eb), deviation) * (1.0 + 1e-13)
             # a sign that rounding could have made is no break: it goes into the deviation instead
             if ((zah < 0.0 < zbh) or (zbh < 0.0 < zah)) and min(abs(zah), abs(zbh)) > error:
-                sh, sl = _add(zah, zal, -zbh, -zbl)
-                th, tl = _quotient(zah, zal, sh, sl)
-                wh, wl = _add(bh, bl, -ah, -al)
-                dh, dl = _product(wh, wl, th, tl)
-                ch, cl = _add(ah, al, dh, dl)
-                inside = (ch > ah or (ch == ah and cl > al)) and (ch < bh or (ch == bh and cl < bl))
+                inside, ch, cl, t = _break((ah, al), (bh, bl), (zah, zal), (zbh, zbl))
                 if inside:
-                    # t once more from the rounded break, so that the line is read at that very point
-                    dh, dl = _add(ch, cl, -ah, -al)
-                    th, tl = _quotient(dh, dl, wh, wl)
-                    _split(j + 1, (th, tl), at_a, at_b, at_c, deviation)
+                    _split(j + 1, t, at_a, at_b, at_c, deviation)
                     at_c[0, 0], at_c[0, 1] = ch, cl
                     ends[top, 0], ends[top, 1], ends[top, 2], ends[top, 3] = ch, cl, bh, bl
                     lefts[top, : j + 1] = at_c[: j + 1]
@@ -173,31 +208,13 @@ def walk(
                     bh, bl = ch, cl
                     at_b[: j + 1] = at_c[: j + 1]
                     continue
-            if abs(zah) >= abs(zbh):
-                active = zah > 0.0
-                wrong = -zbh if active else zbh
-            else:
-                active = zbh > 0.0
-                wrong = -zah if active else zah
-            wrong = max(0.0, wrong) * (1.0 + 1e-15)
-            if active:
-                at_a[j + 1, 0], at_a[j + 1, 1] = zah, zal
-                at_b[j + 1, 0], at_b[j + 1, 1] = zbh, zbl
-                deviation[j + 1] = error + wrong
-            else:
-                at_a[j + 1, 0], at_a[j + 1, 1] = 0.0, 0.0
-                at_b[j + 1, 0], at_b[j + 1, 1] = 0.0, 0.0
-                deviation[j + 1] = (
-                    max(0.0, error + max(zah, zbh) * (1.0 - 1e-15)) if wrong == 0.0 else error + wrong
-                )
+            _activate(j, (zah, zal), (zbh, zbl), error, at_a, at_b, deviation)
             j += 1
         row = indices[starts[units] : starts[units + 1]]
         w = weights[starts[units] : starts[units + 1]]
         yah, yal, ea = _affine(row, w, float(biases[units]), at_a)
         ybh, ybl, eb = _affine(row, w, float(biases[units]), at_b)
-        error = max(ea, eb)
-        for k in range(len(row)):
-            error += abs(w[k]) * deviation[row[k]]
+        error = _carried(row, w, max(ea, eb), deviation)
         out[found, 0], out[found, 1], out[found, 2], out[found, 3] = ah, al, bh, bl
         out[found, 4], out[found, 5], out[found, 6], out[found, 7] = yah, yal, ybh, ybl
         out[found, 8] = error * (1.0 + 1e-13) + 1e-290  # products that underflow lose their tails

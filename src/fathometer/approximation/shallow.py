@@ -207,6 +207,7 @@ def _equalized(target: Target, sign: int, n: int, density: tuple[np.ndarray, np.
     x = np.interp(np.linspace(0, running[-1], n + 1), running, places)
     x[0], x[-1] = a, b
     best: tuple[float, np.ndarray] = (math.inf, x)
+    size = float(np.abs(target.values(x[:: max(1, n // 64)])).max())
     level = 0.0
     for _ in range(60):
         gap, at_left, at_right = _chord_gaps(target, sign, x)
@@ -214,7 +215,8 @@ def _equalized(target: Target, sign: int, n: int, density: tuple[np.ndarray, np.
         spread = float(root.max() - root.min()) / float(root.max() or 1.0)
         if spread < best[0]:
             best = (spread, x.copy())
-        if n == 1 or spread < 1e-13:
+        rounding = 4e-16 * size / float(gap.max() or 1.0)  # gaps of tiny pieces are differences of large values
+        if n == 1 or spread < max(1e-13, rounding):
             break
         with np.errstate(all="ignore"):
             A, B = at_left / (2 * root), at_right / (2 * root)
