@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fathometer as fm
 from fathometer.approximation import SkipNetwork, certify, liang_srikant
+from fathometer.approximation.boxes import BoxSearch
 from fathometer.approximation.extraction import exact_pieces, exact_value, fast_pieces
 from fathometer.errors import BudgetError, CapabilityError, InputError
 
@@ -189,10 +190,46 @@ def test_a_certificate_survives_the_disk_and_has_a_picture(tmp_path):
     assert "exact" in str(certificate)
 
 
-def test_several_inputs_are_sampled_and_say_so():
+@pytest.mark.parametrize("f", ["sin(3*x)*y", "exp(x*y)", "abs(x-y)", "x^2-y/(2+x)"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_boxes_enclose_the_error_of_random_networks_of_two_inputs(f, seed):
+    rng = np.random.default_rng(seed)
+    units = [
+        ({i: float(w) for i, w in enumerate(rng.normal(size=2 + j))}, float(rng.normal()), "relu")
+        for j in range(4)
+    ]
+    network = SkipNetwork(2, units, ({i: float(w) for i, w in enumerate(rng.normal(size=6))}, 0.5))
+    domain = [(-1, 1), (0, 1)]
+    certificate = certify(network, f, domain, 0.02)
+    x = rng.random((200_000, 2)) * [2, 1] + [-1, 0]
+    seen = np.abs(network(x) - fm.approximation.target.as_target(f, domain).values(x)).max()
+    assert certificate.level == "exact"
+    assert seen <= certificate.upper and certificate.lower <= seen * (1 + 1e-2)
+    assert certificate.upper <= 1.05 * certificate.lower
+
+
+def test_boxes_reach_the_known_error_of_a_product():
+    net = fm.approximation.approximate("x*y", [(0, 1), (0, 1)], 1e-2)
+    certificate = certify(net, "x*y", [(0, 1), (0, 1)], 0.03)
+    exact = (4.0**-2 + 4.0**-3) / 8  # of two squarers with two and three levels
+    assert net.units == 5 and certificate.lower <= exact <= certificate.upper <= 1.03 * exact
+    assert certificate.lower >= 0.999 * exact
+
+
+def test_boxes_are_sound_but_loose_where_steps_jump():
+    domain, f = [(0, 1), (0, 1)], "(x+y)/2*(x/4+3*y/4)"
+    network = liang_srikant.product([[0.5, 0.5], [0.25, 0.75]], 0.5)
+    search = BoxSearch(network, fm.approximation.target.as_target(f, domain))
+    upper = search.run(0.05, most=500)
+    x = np.concatenate([np.random.default_rng(0).random((50_000, 2)), [[1.0, 1.0]]])
+    seen = np.abs(network(x) - (x @ [0.5, 0.5]) * (x @ [0.25, 0.75])).max()
+    assert search.lower <= seen <= upper
+
+
+def test_a_callable_of_several_inputs_is_sampled_and_says_so():
     network = SkipNetwork(2, [({0: 1.0, 1: 1.0}, -1.0, "relu")], ({2: 1.0}, 0.0))
-    certificate = certify(network, "max(x+y-1, 0)", [(0, 1), (0, 1)])
-    assert certificate.level == "sampled" and certificate.lower < 1e-12
+    certificate = certify(network, lambda p: np.maximum(p.sum(axis=1) - 1, 0), [(0, 1), (0, 1)])
+    assert certificate.level == "sampled" and certificate.lower < 1e-12 and certificate.upper == math.inf
     with pytest.raises(InputError, match="the certificate has no error curve"):
         certificate.picture()
 

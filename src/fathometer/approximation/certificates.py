@@ -2,7 +2,8 @@
 
 Three levels. "exact": the linear pieces of a network of one input are enumerated, and on each
 the error is enclosed with ball arithmetic; the worst pieces are bisected until upper and lower
-bound meet. "structural": errors of the building blocks are added up, any size and dimension.
+bound meet. With more inputs the same is done over boxes (`boxes`), as far as the work
+allows. "structural": errors of the building blocks are added up, any size and dimension.
 "sampled": nothing is proved - the largest error seen is a lower bound, the upper bound
 is infinite, and the answer says so.
 
@@ -105,7 +106,8 @@ def certify(
 ) -> Certificate:
     """Enclose the sup distance between a network and a function.
 
-    For one input the linear pieces are enumerated (level "exact"). A rigorous answer
+    For one input the linear pieces are enumerated, for more the domain is cut into boxes (level
+    "exact": both ends are proved). A rigorous answer
     needs f as a formula: text, sympy, a numpy series or a table; or a callable with a bound on its
     second derivative. Otherwise the level is "sampled".
 
@@ -115,7 +117,7 @@ def certify(
         f: The function, as in `approximate`.
         domain: ``(a, b)``, or a list of one pair an input.
         tolerance: Relative gap of upper and lower bound at which the work stops. It stops
-            too when 20,000 pieces were treated singly; the answer is then wider but as true.
+            too when 20,000 pieces or boxes were treated singly; the answer is then wider but as true.
         second_derivative: Bound on ``|f''|`` for a callable of one variable, between breakpoints.
         breakpoints: Known kinks and jumps of a callable.
 
@@ -135,7 +137,7 @@ def certify(
         )
     target.values(sample_points(target))
     if target.dimension > 1:
-        return _sampled(net, target)
+        return _sampled(net, target) if target.formula is None else _over_boxes(net, target, tolerance)
     if target.formula is None:
         return (
             _with_curvature(net, target, tolerance) if target.curvature is not None else _sampled(net, target)
@@ -260,6 +262,22 @@ def _exact(net: SkipNetwork, target: Target, tolerance: float) -> Certificate:
         domain=target.domain,
         method="all linear pieces, balls of 160 bits on the worst",
         curve=curve,
+    )
+
+
+def _over_boxes(net: SkipNetwork, target: Target, tolerance: float) -> Certificate:
+    from fathometer.approximation.boxes import BoxSearch
+
+    search = BoxSearch(net, target)
+    upper = search.run(tolerance)
+    return Certificate(
+        lower=max(0.0, min(search.lower, upper)),
+        upper=upper,
+        level="exact",
+        pieces=search.boxes,
+        worst_at=search.worst_at,
+        domain=target.domain,
+        method="branch and bound over boxes, rounded outward",
     )
 
 
