@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 U2 = 2.0**-106
+Pair = tuple[float, float]
 
 
 @njit(cache=True, inline="always")
@@ -108,7 +109,7 @@ def _split(
         deviation[i] += 64.0 * U2 * (abs(ah) + abs(bh))
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _carried(row: np.ndarray, w: np.ndarray, error: float, deviation: np.ndarray) -> float:
     """The error of a unit: its own rounding and what its inputs bring along."""
     for k in range(len(row)):
@@ -130,11 +131,11 @@ def _break(a: Pair, b: Pair, za: Pair, zb: Pair) -> tuple[bool, float, float, Pa
     return inside, ch, cl, _quotient(dh, dl, wh, wl)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _activate(
     j: int, za: Pair, zb: Pair, error: float, at_a: np.ndarray, at_b: np.ndarray, deviation: np.ndarray
 ) -> None:
-    """Unit j on a piece without a break of its own: on or off by its larger end, the other in the deviation."""
+    """Unit j where it has no break: on or off by its larger end; what the other lacks is deviation."""
     if abs(za[0]) >= abs(zb[0]):
         active = za[0] > 0.0
         wrong = -zb[0] if active else zb[0]
@@ -152,6 +153,23 @@ def _activate(
         deviation[j + 1] = (
             max(0.0, error + max(za[0], zb[0]) * (1.0 - 1e-15)) if wrong == 0.0 else error + wrong
         )
+
+
+@njit(cache=True)
+def _read_off(
+    row: np.ndarray,
+    w: np.ndarray,
+    bias: float,
+    at_a: np.ndarray,
+    at_b: np.ndarray,
+    deviation: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """The output at both ends of a piece, and how far it may be from there."""
+    out[4], out[5], ea = _affine(row, w, bias, at_a)
+    out[6], out[7], eb = _affine(row, w, bias, at_b)
+    # products that underflow lose their tails
+    out[8] = _carried(row, w, max(ea, eb), deviation) * (1.0 + 1e-13) + 1e-290
 
 
 @njit(cache=True)
@@ -178,8 +196,7 @@ def walk(
     at_c, deviation = np.zeros((size, 2)), np.zeros(size)
     ends[0, 0], ends[0, 1], ends[0, 2], ends[0, 3] = start, 0.0, stop, 0.0
     lefts[0, 0, 0], rights[0, 0, 0] = start, stop
-    begin[0] = 0
-    top, found = 1, 0
+    begin[0], top, found = 0, 1, 0
     while top > 0:
         top -= 1
         j = begin[top]
@@ -212,12 +229,8 @@ def walk(
             j += 1
         row = indices[starts[units] : starts[units + 1]]
         w = weights[starts[units] : starts[units + 1]]
-        yah, yal, ea = _affine(row, w, float(biases[units]), at_a)
-        ybh, ybl, eb = _affine(row, w, float(biases[units]), at_b)
-        error = _carried(row, w, max(ea, eb), deviation)
         out[found, 0], out[found, 1], out[found, 2], out[found, 3] = ah, al, bh, bl
-        out[found, 4], out[found, 5], out[found, 6], out[found, 7] = yah, yal, ybh, ybl
-        out[found, 8] = error * (1.0 + 1e-13) + 1e-290  # products that underflow lose their tails
+        _read_off(row, w, float(biases[units]), at_a, at_b, deviation, out[found])
         found += 1
         if found > capacity:
             break
