@@ -295,6 +295,52 @@ def _positive(value, change, longest):
 
 
 @njit(cache=True, error_model="numpy")
+def _value(cost, v):
+    """The objective."""
+    value = 0.0
+    for i in range(len(cost)):
+        value += cost[i, 0] * v[i, 0] + cost[i, 1] * v[i, 1]
+    return value
+
+
+@njit(cache=True, error_model="numpy")
+def _weigh(box, image, up, down, w):
+    """Weights of the normal equations, into ``w``; returns the sum of slacks times multipliers."""
+    gap = 0.0
+    for i in range(box.shape[0]):
+        for k in range(6):
+            if box[i, k] < np.inf:
+                sp, sm = _slacks(box[i, k], image[i, k])
+                gap += sp * up[i, k] + sm * down[i, k]
+                w[i, k] = up[i, k] / sp + down[i, k] / sm
+    return gap
+
+
+@njit(cache=True, error_model="numpy")
+def _follow(box, image, change, up, down, dup, ddown):
+    """Add to the steps of the multipliers what follows from the change of the image."""
+    for i in range(box.shape[0]):
+        for k in range(6):
+            if box[i, k] < np.inf:
+                sp, sm = _slacks(box[i, k], image[i, k])
+                dup[i, k] += -up[i, k] + up[i, k] / sp * change[i, k]
+                ddown[i, k] += -down[i, k] - down[i, k] / sm * change[i, k]
+
+
+@njit(cache=True, error_model="numpy")
+def _correct(box, image, change, center, dup, ddown, rest):
+    """Mehrotra's second-order correction around ``center``, in place of the first steps."""
+    for i in range(box.shape[0]):
+        for k in range(6):
+            if box[i, k] < np.inf:
+                sp, sm = _slacks(box[i, k], image[i, k])
+                a = (center + change[i, k] * dup[i, k]) / sp
+                b = (center - change[i, k] * ddown[i, k]) / sm
+                rest[i, k] = a - b
+                dup[i, k], ddown[i, k] = a, b
+
+
+@njit(cache=True, error_model="numpy")
 def _interior_point(h, pins, cost, box, tolerance, most, kept):
     """Mehrotra's method; gives the variables (n, 4), the best dual bound and the number of steps."""
     n = len(cost)
@@ -318,60 +364,34 @@ def _interior_point(h, pins, cost, box, tolerance, most, kept):
         upper = _bound(h, pins, cost, box, up, down, multiplier)
         stalled = 0 if upper < best * (1.0 - 1e-14) else stalled + 1
         best = min(best, upper)
-        value = 0.0
-        for i in range(n):
-            value += cost[i, 0] * v[i, 0] + cost[i, 1] * v[i, 1]
+        value = _value(cost, v)
         if value > reached:
             reached = value
             kept_v[:] = v
         if best - reached <= tolerance * best or stalled > 4:
             break
-        mu = 0.0
-        for i in range(n):
-            for k in range(6):
-                if box[i, k] < np.inf:
-                    sp, sm = _slacks(box[i, k], image[i, k])
-                    mu += sp * up[i, k] + sm * down[i, k]
-                    w[i, k] = up[i, k] / sp + down[i, k] / sm
-        mu /= 2 * count
+        mu = _weigh(box, image, up, down, w) / (2 * count)
         P, K, inverse = _factor(h, pins, w)
         step, dual = _direction(h, pins, P, K, inverse, cost)
         if not np.isfinite(step).all():
             break
         change = _image(h, step)
-        for i in range(n):
-            for k in range(6):
-                if box[i, k] < np.inf:
-                    sp, sm = _slacks(box[i, k], image[i, k])
-                    dup[i, k] = -up[i, k] + up[i, k] / sp * change[i, k]
-                    ddown[i, k] = -down[i, k] - down[i, k] / sm * change[i, k]
+        dup[:], ddown[:] = 0.0, 0.0
+        _follow(box, image, change, up, down, dup, ddown)
         ahead = _room(image, change, box, 1.0)
         behind = min(_positive(up, dup, 1.0), _positive(down, ddown, 1.0))
-        after = 0.0
+        gap = 0.0
         for i in range(n):
             for k in range(6):
                 if box[i, k] < np.inf:
                     sp, sm = _slacks(box[i, k], image[i, k])
-                    after += (sp - ahead * change[i, k]) * (up[i, k] + behind * dup[i, k])
-                    after += (sm + ahead * change[i, k]) * (down[i, k] + behind * ddown[i, k])
-        after /= 2 * count
-        sigma = (after / mu) ** 3
-        for i in range(n):
-            for k in range(6):
-                if box[i, k] < np.inf:
-                    sp, sm = _slacks(box[i, k], image[i, k])
-                    a = (sigma * mu + change[i, k] * dup[i, k]) / sp
-                    b = (sigma * mu - change[i, k] * ddown[i, k]) / sm
-                    rest[i, k] = a - b
-                    dup[i, k], ddown[i, k] = a, b
+                    gap += (sp - ahead * change[i, k]) * (up[i, k] + behind * dup[i, k])
+                    gap += (sm + ahead * change[i, k]) * (down[i, k] + behind * ddown[i, k])
+        sigma = (gap / (2 * count) / mu) ** 3
+        _correct(box, image, change, sigma * mu, dup, ddown, rest)
         step, dual = _direction(h, pins, P, K, inverse, cost - _adjoint(h, rest))
         change = _image(h, step)
-        for i in range(n):
-            for k in range(6):
-                if box[i, k] < np.inf:
-                    sp, sm = _slacks(box[i, k], image[i, k])
-                    dup[i, k] += -up[i, k] + up[i, k] / sp * change[i, k]
-                    ddown[i, k] += -down[i, k] - down[i, k] / sm * change[i, k]
+        _follow(box, image, change, up, down, dup, ddown)
         ahead = min(1.0, kept * _room(image, change, box, 1e30))
         behind = min(1.0, kept * min(_positive(up, dup, 1e30), _positive(down, ddown, 1e30)))
         v += ahead * step
