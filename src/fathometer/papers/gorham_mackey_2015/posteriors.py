@@ -83,7 +83,8 @@ def figure_3(*, full: bool = False, seed: int = 37) -> Outcome:
     """Figure 3: approximate random-walk MH on the nodal data, 100,000 likelihood evaluations a chain.
 
     Proposal N(0, 0.01 I), batches of 2, tolerances 0, 0.1 and 0.2; points equally spaced along the chain, at
-    most 1000. Medians over 3 chains (8 in full), and 8 more short ones at 6,000. The errors are against a long exact MALA run.
+    most 1000. Medians over 3 chains (8 in full), and 8 more short ones at 6,000. The errors are against a
+    long exact MALA run.
     """
     posterior = examples.nodal_posterior()
     truth = _surrogate(posterior, seed, 20_000 if full else 1000)
