@@ -44,7 +44,8 @@ def test_every_point_lies_where_axes_and_directions_say(surface, directions):
     u, v = found.directions
     for i, a in enumerate(found.axes[0]):
         for j, b in enumerate(found.axes[1]):
-            assert found.values[i, j] == float(surface.energy(surface.theta + a * u + b * v))
+            exact = float(surface.energy(surface.theta + a * u + b * v))
+            assert found.values[i, j] == pytest.approx(exact, rel=1e-12)
     assert (found.kind, found.error, found.evaluations) == ("exact", 0.0, 17)
     assert found.axes[0][0] == -0.5
 
@@ -125,7 +126,10 @@ def test_the_landscape_is_drawn_and_saved(surface, tmp_path):
         (lambda s: landscape(s, points=1), "points is 1; at least 2 along each axis"),
         (lambda s: landscape(s, span=0.0), "span is 0.0; a positive number"),
         (lambda s: landscape(s, tolerance=0.0), "tolerance is 0.0; pass a share of the range"),
-        (lambda s: landscape(s, "pca"), "directions is 'pca'; pass 'filter', 'hessian' or two vectors"),
+        (
+            lambda s: landscape(s, "pca"),
+            "directions is 'pca'; pass 'filter', 'canonical', 'hessian' or two vectors",
+        ),
         (lambda s: landscape(s, 3), "directions is a int; pass 'filter'"),
         (
             lambda s: landscape(s, (torch.ones(2), torch.ones(2))),

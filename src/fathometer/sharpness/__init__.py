@@ -3,14 +3,15 @@
 After Dinh, Pascanu, Bengio & Bengio, Sharp Minima Can Generalize For Deep Nets, ICML 2017.
 """
 
+from fathometer.sharpness.attention import Heads, heads
 from fathometer.sharpness.audit import AuditTable, audit
 from fathometer.sharpness.bijections import PowerBijection, RadialBijection, Reparametrization
 from fathometer.sharpness.curvature import hessian_frobenius, hessian_norm, hessian_trace
-from fathometer.sharpness.equivalent import Equivalent, flatten, sharpen
+from fathometer.sharpness.equivalent import Equivalent, canonical, flatten, sharpen
 from fathometer.sharpness.geodesic import geodesic
 from fathometer.sharpness.invariant import fisher_rao, orbit_trace, relative_norm, relative_trace
 from fathometer.sharpness.landscape import Landscape, landscape
-from fathometer.sharpness.layer_scale import layer_scale
+from fathometer.sharpness.layer_scale import layer_scale, output_scale
 from fathometer.sharpness.learning_coefficient import learning_coefficient
 from fathometer.sharpness.measures import measure
 from fathometer.sharpness.metrics import (
@@ -22,6 +23,7 @@ from fathometer.sharpness.metrics import (
 from fathometer.sharpness.noise import PacBayes, average_sharpness, local_entropy, local_volume, pac_bayes
 from fathometer.sharpness.norms import one_step_sharpness
 from fathometer.sharpness.path_norm import path_norm
+from fathometer.sharpness.paths import LossPath, align, barrier, connect, slice_through, trajectory_plane
 from fathometer.sharpness.protocol import m_sharpness
 from fathometer.sharpness.relative_flatness import relative_flatness
 from fathometer.sharpness.rescalings import Rescalings, rescalings
@@ -34,9 +36,22 @@ from fathometer.sharpness.theorems import (
     sharp_norm,
     steep_gradient,
 )
+from fathometer.sharpness.units import Units, units
 from fathometer.sharpness.worst_case import adaptive, epsilon_sharpness, keskar
 
 __all__ = [
+    "units",
+    "Units",
+    "output_scale",
+    "trajectory_plane",
+    "slice_through",
+    "connect",
+    "barrier",
+    "align",
+    "LossPath",
+    "canonical",
+    "heads",
+    "Heads",
     "AuditTable",
     "DisjointBoxes",
     "Equivalent",

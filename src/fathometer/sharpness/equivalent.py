@@ -229,6 +229,20 @@ def orbit_minimum(
     return found.x, float(found.fun) + constant
 
 
+def canonical(surface: LossSurface, example_inputs: Any = None) -> LossSurface:
+    """The surface at the point of its rescaling orbit with the smallest norm of the weights.
+
+    The same for all equivalent networks: the problem is convex, and strictly so where weights move.
+
+    Raises:
+        InputError: If the network has no rescaling that changes a measured weight.
+        CapabilityError: If the network cannot be exported.
+    """
+    group = group_of(surface, example_inputs)
+    z, _ = orbit_minimum(surface, group, surface.theta.double().square(), 2.0)
+    return surface.around(group.move(z))
+
+
 def _rows(group: Rescalings, name: str) -> tuple[csr_array, Tensor]:
     """Distinct rows of the log-scale map for a tensor, and for each entry the number of its row."""
     space, uses, shapes = group.generators.parts

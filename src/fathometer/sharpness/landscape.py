@@ -2,8 +2,8 @@
 
 Directions: random ones with the norm of the weights filter by filter (Li, Xu, Taylor, Studer &
 Goldstein 2018, sec. 4), the two sharpest directions of the Hessian, or one's own. Filter
-normalization takes out a factor of a whole filter, not one of the channels that feed it:
-an equivalent network may look different.
+normalization takes out a factor of a whole filter, not one of the channels that feed it: an equivalent
+network may look different, unless the point of its orbit with the smallest norm is shown.
 
 A loss is mostly smooth on such a plane, so a tensor grid of few Chebyshev points
 determines it: the grid is refined until true values at points of the picture that were left out
@@ -26,6 +26,8 @@ from fathometer.errors import InputError
 from fathometer.linalg import eigenpairs
 from fathometer.model import LossSurface
 from fathometer.results import Result
+from fathometer.sharpness.equivalent import canonical
+from fathometer.sharpness.plane import Plane
 from fathometer.types import Kind, Progress
 from fathometer.work import generator, numpy_generator, silent
 
@@ -49,7 +51,7 @@ class Landscape(Result):
         kind: "exact" where every point was evaluated, else "estimate".
         error: Largest difference from the true loss at the points that were held out of the fit.
         evaluations: Energies spent.
-        source: "filter", "hessian" or "given".
+        source: "filter", "canonical", "hessian" or "given".
     """
 
     axes: tuple[Grid, Grid]
@@ -82,7 +84,7 @@ class Landscape(Result):
 
 def landscape(
     surface: LossSurface,
-    directions: Literal["filter", "hessian"] | tuple[Any, Any] = "filter",
+    directions: Literal["filter", "canonical", "hessian"] | tuple[Any, Any] = "filter",
     points: int = 51,
     *,
     span: float = 1.0,
@@ -95,7 +97,9 @@ def landscape(
     Args:
         surface: Loss surface, at its point.
         directions: "filter": two random directions, each filter (row of a weight) with the norm
-            of the network's own, biases and scales of norms left alone. "hessian": the unit
+            of the network's own, biases and scales of norms left alone. "canonical": the same at the
+            point of the rescaling orbit with the smallest norm, so that equivalent networks have one
+            picture. "hessian": the unit
             eigenvectors of the two largest eigenvalues. Or two vectors (P,).
         points: Points along each axis.
         span: The plane reaches from -span to span in units of the directions.
@@ -110,16 +114,19 @@ def landscape(
     """
     _check(points, span, tolerance)
     source = directions if isinstance(directions, str) else "given"
+    if source == "canonical":
+        surface = canonical(surface)
     u, v = _directions(surface, directions, seed)
+    plane = Plane(surface, (u, v))
     axis = np.linspace(-span, span, points)
     spent = 0
 
     def losses(a: Grid, b: Grid) -> Grid:
         nonlocal spent
         spent += len(a)
-        theta, found = surface.theta, np.empty(len(a))
+        found = np.empty(len(a))
         for i, (s, t) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-            found[i] = float(surface.energy(theta + s * u + t * v))
+            found[i] = plane.energy(s, t)
             progress(i + 1, len(a), "loss on a plane")
         return found
 
@@ -182,7 +189,7 @@ def _fitted(
 
 def _directions(surface: LossSurface, directions: Any, seed: int) -> tuple[Tensor, Tensor]:
     if isinstance(directions, str):
-        if directions == "filter":
+        if directions in ("filter", "canonical"):
             u, v = (filter_direction(surface, seed, i) for i in (0, 1))
         elif directions == "hessian":
             if surface.size < 2:
@@ -190,7 +197,9 @@ def _directions(surface: LossSurface, directions: Any, seed: int) -> tuple[Tenso
             vectors = eigenpairs(surface.hessian(), 2, "largest", seed=seed).vectors
             u, v = vectors[:, 0].contiguous(), vectors[:, 1].contiguous()
         else:
-            raise InputError(f"directions is {directions!r}; pass 'filter', 'hessian' or two vectors (P,).")
+            raise InputError(
+                f"directions is {directions!r}; pass 'filter', 'canonical', 'hessian' or two vectors (P,)."
+            )
     else:
         if not isinstance(directions, tuple | list) or len(directions) != 2:
             raise InputError(

@@ -106,6 +106,10 @@ _TABLE: dict[str, tuple[Callable[[LossSurface, int], Any], frozenset[str], str, 
     "geodesic": (
         lambda s, k: geodesic(s, 0.05, starts=6, seed=k), RESCALING, LOSS, "da Silva et al. 2025"
     ),
+    "geodesic_heads": (
+        lambda s, k: geodesic(s, 0.05, starts=6, attention=True, seed=k), frozenset({"head_basis"}), LOSS,
+        "da Silva et al. 2025",
+    ),
     "relative_norm": (
         lambda s, k: invariant.relative_norm(s, seed=k), RESCALING, LOSS, "Hessian in units of the weights"
     ),

@@ -100,6 +100,7 @@ def landscape_picture(found: "Landscape") -> Picture:
     )
     names = {
         "filter": "random directions with the norm of each filter",
+        "canonical": "random directions with the norm of each filter, at the balanced point of the orbit",
         "hessian": "the two sharpest directions",
         "given": "two given directions",
     }
