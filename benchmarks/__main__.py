@@ -51,16 +51,15 @@ def _run(area: str, threads: int) -> bool:
     module = import_module(f"benchmarks.{area}")
     record: dict[str, Any] = {"area": area, "machine": _machine(area, threads), "races": [], "scalings": []}
     started = time.perf_counter()
-    for race in getattr(module, "races", list)():
-        print(f"{area}: {race.title}", file=sys.stderr, flush=True)
-        record["races"].append(run_race(race))
-    for scaling in getattr(module, "scalings", list)():
-        print(f"{area}: {scaling.title}", file=sys.stderr, flush=True)
-        record["scalings"].append(run_scaling(scaling))
-    record["machine"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{area}.json").write_text(json.dumps(record, indent=1) + "\n")
+    file = HERE / "results" / f"{area}.json"
+    file.parent.mkdir(exist_ok=True)
+    works = [("races", run_race, one) for one in getattr(module, "races", list)()]
+    works += [("scalings", run_scaling, one) for one in getattr(module, "scalings", list)()]
+    for kind, run, one in works:
+        print(f"{area}: {one.title}", file=sys.stderr, flush=True)
+        record[kind].append(run(one))
+        record["machine"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
+        file.write_text(json.dumps(record, indent=1) + "\n")  # after each: a stopped run keeps what it has
     return all(race["agreed"] for race in record["races"])
 
 
