@@ -11,9 +11,11 @@ Three kernels a call: one sparse product that pools for all terms, one small mat
 product a partition of the outputs, one sparse product that broadcasts.
 """
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from fathometer.symmetry.action import Action
 from fathometer.symmetry.kernels import Kernel
 from fathometer.symmetry.orbits import pair_orbits
 from fathometer.symmetry.permutations import Permutation, find_root
-from fathometer.symmetry.strided import StridedTerms
+from fathometer.symmetry.strided import StridedTerms, View, views_of
 from fathometer.symmetry.tying import Tying
 
 PARTITIONS = 24
@@ -55,6 +57,11 @@ class Term:
         """Products with a channel matrix, then additions."""
         return len(self.sources), sum(map(len, self.sources))
 
+    @cached_property
+    def views(self) -> tuple[View, View] | None:
+        """Where it takes and where it puts, if both lie regularly."""
+        return views_of(self)
+
 
 def orbit_terms(tying: Tying) -> list[Term]:
     """One term for each orbit, with single outputs as blocks: the orbit sums themselves."""
@@ -70,7 +77,7 @@ def orbit_terms(tying: Tying) -> list[Term]:
 def block_terms(tying: Tying, action: Action) -> list[Term]:
     """The cheapest basis among coarse layers and orbit sums, by the greedy algorithm."""
     candidates = _coarse_terms(tying, action) + orbit_terms(tying)
-    candidates.sort(key=lambda term: term.cost)
+    candidates.sort(key=_effort)
     basis: list[Term] = []
     reduced = np.zeros((0, tying.num_orbits))
     for term in candidates:
@@ -83,6 +90,14 @@ def block_terms(tying: Tying, action: Action) -> list[Term]:
             if len(basis) == tying.num_orbits:
                 break
     return basis
+
+
+def _effort(term: Term) -> tuple[float, int]:
+    """Its products, three times where scattered, fewer where they are the outputs as they stand."""
+    if term.views is None:
+        return 3.0 * term.cost[0], term.cost[1]
+    whole = term.views[1].covers(len(term.blocks))
+    return (0.8 if whole else 1.0) * term.cost[0], term.cost[1]
 
 
 def terms_cost(terms: Sequence[Term], outputs: int, in_channels: int, out_channels: int) -> float:
@@ -282,6 +297,7 @@ def _coarse_terms(tying: Tying, action: Action) -> list[Term]:
             on_inputs = _on_blocks(action.inputs, beta)
             coarse = pair_orbits(on_inputs, on_outputs, (len(members), count))
             kind = coarse[gamma[rows], beta[columns]]
+            partial: list[Term] = []
             for c in range(int(coarse.max()) + 1):
                 hit = coarse == c
                 # at most one block of inputs for each of outputs; more would be a coarser partition
@@ -291,8 +307,23 @@ def _coarse_terms(tying: Tying, action: Action) -> list[Term]:
                 sources = tuple(
                     members[j] if u else _NONE for j, u in zip(hit.argmax(axis=1), used, strict=True)
                 )
-                terms.append(Term(gamma, sources, (kind == c).astype(np.int64)))
+                partial.append(Term(gamma, sources, (kind == c).astype(np.int64)))
+            terms += partial + _completed(partial)
     return terms
+
+
+def _completed(partial: Sequence[Term]) -> list[Term]:
+    """Two terms that use complementary blocks as one: the diagonal and the rest are the identity."""
+    used = [np.array([len(s) > 0 for s in term.sources]) for term in partial]
+    return [
+        Term(
+            a.blocks,
+            tuple(p if len(p) else q for p, q in zip(a.sources, b.sources, strict=True)),
+            a.orbits + b.orbits,
+        )
+        for (a, by_a), (b, by_b) in itertools.combinations(zip(partial, used, strict=True), 2)
+        if (by_a ^ by_b).all()
+    ]
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:

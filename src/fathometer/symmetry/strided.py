@@ -85,6 +85,19 @@ def _strides(values: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]] | No
     return None if rest is None else ((*rest[0], length), (*rest[1], step))
 
 
+def views_of(term: Any) -> tuple[View, View] | None:
+    """Where a term of a basis takes and where it puts, if both lie regularly."""
+    used = [b for b, s in enumerate(term.sources) if len(s)]
+    members = np.argsort(term.blocks, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(term.blocks))])
+    targets = [members[starts[b] : starts[b + 1]] for b in used]
+    rows = [np.sort(term.sources[b]) for b in used]
+    if len({len(r) for r in rows}) != 1 or len({len(r) for r in targets}) != 1:
+        return None
+    source, target = view_of(np.stack(rows)), view_of(np.stack(targets))
+    return None if source is None or target is None else (source, target)
+
+
 class StridedTerms:
     """A sum of terms pool, mix channels, broadcast, where all pools and broadcasts are views."""
 
@@ -99,14 +112,10 @@ class StridedTerms:
         sources: dict[View, int] = {}
         groups: dict[View, list[tuple[int, int]]] = {}
         for t, term in enumerate(terms):
-            used = [b for b, s in enumerate(term.sources) if len(s)]
-            members = [np.flatnonzero(term.blocks == b) for b in used]
-            rows = [np.sort(term.sources[b]) for b in used]
-            if len({len(r) for r in rows}) != 1 or len({len(r) for r in members}) != 1:
+            found = term.views
+            if found is None:
                 return None
-            source, target = view_of(np.stack(rows)), view_of(np.stack(members))
-            if source is None or target is None:
-                return None
+            source, target = found
             groups.setdefault(target, []).append((t, sources.setdefault(source, len(sources))))
         # the finest outputs first: they are written, the others added
         ordered = sorted(groups.items(), key=lambda item: not item[0].covers(outputs))
@@ -117,11 +126,7 @@ class StridedTerms:
         pooled = tuple(source.pool(x) for source in self.sources)
         y: Tensor | None = None
         for target, members in self.groups:
-            mixed: Tensor | None = None
-            for t, s in members:
-                mixed = _mix(coefficients[t], pooled[s], mixed)
-            if mixed is None:
-                continue
+            mixed = _mixed(*_side_by_side(coefficients, pooled, members))
             if y is None and target.covers(outputs):
                 y = mixed
                 continue
@@ -135,15 +140,20 @@ class StridedTerms:
         self, gy: Tensor, coefficients: Tensor, x: Tensor, pooled: Sequence[Tensor], needs: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of the coefficients and of the signal, from a contiguous ``gy``."""
-        by_coefficient = torch.zeros_like(coefficients)
+        by_coefficient = torch.empty_like(coefficients)
         by_pool: list[Tensor | None] = [None] * len(self.sources)
         for target, members in self.groups:
             g = target.pool(gy)
-            for t, s in members:
-                if needs[0]:
-                    by_coefficient[t] = (g @ pooled[s].transpose(1, 2)).sum(0)
-                if needs[1]:
-                    by_pool[s] = _mix(coefficients[t].T, g, by_pool[s])
+            matrix, signals = _side_by_side(coefficients, pooled, members)
+            if needs[0]:
+                sums = _correlated(g, signals).unflatten(1, (len(members), -1))
+                for i, (t, _) in enumerate(members):
+                    by_coefficient[t] = sums[:, i]
+            if needs[1]:
+                back = _mixed(matrix.T, g).unflatten(1, (len(members), -1))
+                for i, (_, s) in enumerate(members):
+                    before = by_pool[s]
+                    by_pool[s] = back[:, i] if before is None else before + back[:, i]
         gx = self._spread(by_pool, x) if needs[1] else None
         return by_coefficient if needs[0] else None, gx
 
@@ -154,14 +164,33 @@ class StridedTerms:
             if g is None:
                 continue
             if gx is None and source.covers(x.shape[2]):
-                gx = g
+                gx = g.contiguous()
                 continue
             gx = torch.zeros_like(x) if gx is None else gx
             source.add(g, gx)
         return torch.zeros_like(x) if gx is None else gx
 
 
-def _mix(matrix: Tensor, signal: Tensor, before: Tensor | None) -> Tensor:
-    """``before + matrix @ signal`` in every example, in place where there is a before."""
-    wide = matrix.expand(len(signal), *matrix.shape)
-    return torch.bmm(wide, signal) if before is None else before.baddbmm_(wide, signal)
+def _side_by_side(
+    coefficients: Tensor, pooled: Sequence[Tensor], members: Sequence[tuple[int, int]]
+) -> tuple[Tensor, Tensor]:
+    """The matrices and signals of the terms of one group, as one matrix and one signal."""
+    if len(members) == 1:
+        ((term, source),) = members
+        return coefficients[term], pooled[source]
+    matrix = torch.cat([coefficients[t] for t, _ in members], dim=1)
+    return matrix, torch.cat([pooled[s] for _, s in members], dim=1)
+
+
+def _mixed(matrix: Tensor, signals: Tensor) -> Tensor:
+    """``matrix @ signals`` in every example; one product where each has a single column."""
+    if signals.shape[2] == 1:
+        return (signals[:, :, 0] @ matrix.T)[:, :, None]
+    return torch.bmm(matrix.expand(len(signals), *matrix.shape), signals)
+
+
+def _correlated(g: Tensor, signals: Tensor) -> Tensor:
+    """The sum over examples of ``g @ signals.T``."""
+    if signals.shape[2] == 1:
+        return g[:, :, 0].T @ signals[:, :, 0]
+    return torch.bmm(g, signals.transpose(1, 2)).sum(0)
