@@ -1,7 +1,10 @@
 """Races of the symmetry room: finding ties, computing tied layers, searching for symmetries."""
 
 import importlib
+import importlib.util
 import math
+import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.race import Race
 from fathometer.symmetry import Action, TiedLinear, network_automorphisms
 
-PEERS = ["emlp==1.0.3", "jax", "jaxlib", "pynauty==2.8.8.1"]
+PEERS = ["emlp==1.0.3", "jax", "jaxlib", "optax", "pynauty==2.8.8.1"]
 
 SIDE, CHANNELS, BATCH = 256, 8, 64
 
@@ -81,8 +84,6 @@ def _components(action: Action) -> np.ndarray:
 
 def recursive_fill(action: Action) -> np.ndarray:
     """Depth-first search by recursion over index pairs, in plain Python."""
-    import sys
-
     n, m = action.sizes
     labels = np.full((m, n), -1)
     pairs = [(a.tolist(), b.tolist()) for a, b in action.generators]
@@ -108,8 +109,7 @@ def recursive_fill(action: Action) -> np.ndarray:
 
 def _emlp_basis(action: Action) -> int:
     """Dimension of the equivariant maps, by emlp's solver on the generators as matrices."""
-    reps = importlib.import_module("emlp.reps")
-    groups = importlib.import_module("emlp.groups")
+    reps, groups = _emlp()
     n = action.sizes[0]
     matrices = np.stack([np.eye(n)[:, p] for p in action.inputs])
 
@@ -120,6 +120,18 @@ def _emlp_basis(action: Action) -> int:
 
     rep = reps.T(1)(Given())
     return int((rep >> rep).equivariant_basis().shape[-1])
+
+
+def _emlp() -> tuple[Any, Any]:
+    """emlp without its layers: they need a library that current jax has left behind."""
+    found = importlib.util.find_spec("emlp")
+    if found is None:
+        raise ImportError("No module named 'emlp'")
+    if "emlp" not in sys.modules:
+        package = types.ModuleType("emlp")
+        package.__path__ = list(found.submodule_search_locations or [])
+        sys.modules["emlp"] = package
+    return importlib.import_module("emlp.reps"), importlib.import_module("emlp.groups")
 
 
 def _same_partition(ours: np.ndarray, answers: dict[str, Any]) -> str:
@@ -253,10 +265,11 @@ def set_by_hand(layer: TiedLinear) -> dict[str, Callable[[Tensor, Tensor], Tenso
 def pairs_by_hand(layer: TiedLinear) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """The 15 operations on pairs (Maron et al. 2019), channels mixed at the lowest order."""
     n = 16
-    features = torch.stack([_fifteen(e.reshape(n, n)) for e in torch.eye(n * n)], dim=-1)
-    indicators = torch.stack([(torch.from_numpy(layer.tying.labels) == k).float() for k in range(15)])
+    units = torch.eye(n * n, dtype=torch.float64)
+    features = torch.stack([_fifteen(e.reshape(n, n)) for e in units], dim=-1)
+    indicators = torch.stack([(torch.from_numpy(layer.tying.labels) == k).double() for k in range(15)])
     # orbit weights to weights of the operations
-    change = torch.linalg.lstsq(features.reshape(15, -1).T, indicators.reshape(15, -1).T).solution
+    change = torch.linalg.lstsq(features.reshape(15, -1).T, indicators.reshape(15, -1).T).solution.float()
 
     def operations(w: Tensor, x: Tensor) -> Tensor:
         c = torch.einsum("oik,tk->toi", w, change)
@@ -278,7 +291,7 @@ def pairs_by_hand(layer: TiedLinear) -> dict[str, Callable[[Tensor, Tensor], Ten
 def _fifteen(X: Tensor) -> Tensor:
     """The 15 operations on one matrix, in the order that `pairs_by_hand` uses."""
     n = len(X)
-    d, r, c, one = X.diagonal(), X.sum(1), X.sum(0), torch.ones(n)
+    d, r, c, one = X.diagonal(), X.sum(1), X.sum(0), torch.ones(n, dtype=X.dtype)
     t, s = d.sum() * one, r.sum() * one
     rows = [torch.diag(v) for v in (d, r, c)] + [v[:, None].expand(n, n) for v in (d, r, c)]
     rows += [v[None, :].expand(n, n) for v in (d, r, c)] + [torch.diag(v) for v in (t, s)]
