@@ -21,6 +21,7 @@ _NAMES = {
     "gorham_mackey_2017": "Gorham & Mackey 2017: Measuring Sample Quality with Kernels",
     "ravanbakhsh_2017": "Ravanbakhsh, Schneider & Poczos 2017: Equivariance Through Parameter-Sharing",
     "liang_srikant_2017": "Liang & Srikant 2017: Why Deep Neural Networks for Function Approximation?",
+    "generalization": "Beyond the papers: which measure of sharpness orders the generalization gap?",
 }
 _ROWS = 200
 
