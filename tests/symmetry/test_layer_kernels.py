@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fathometer.errors import InputError
-from fathometer.symmetry import Action, TiedLinear, Tying, check_equivariance
+from fathometer.symmetry import Action, TiedLinear, Tying, check_equivariance, halves, kernels
 from fathometer.symmetry.blocks import block_terms, invariant_partitions
 from fathometer.symmetry.fourier import abelian_coordinates
+from fathometer.symmetry.strided import view_of
 
 A = Action
 D5 = A.dihedral(5)
@@ -64,6 +65,67 @@ def test_kernels_agree_with_the_dense_one_in_value_and_derivative(name, kernel):
         found.append([y, *first, *second])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+SIGNED = A([[1, 2, 3, 0]], [[1, 2, 3, 0]], signs=([[1, 1, 1, -1]], [[1, 1, 1, -1]]))
+BY_HAND = [*PAIRS, *((name, "dense") for name in CASES), ("signed", "dense")]
+
+
+@pytest.mark.parametrize("bytes_at_a_time", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(("name", "kernel"), BY_HAND)
+def test_values_and_gradients_by_hand_are_those_of_the_operations(name, kernel, bytes_at_a_time, monkeypatch):
+    """Whatever the panels are; with signs and blanks too."""
+    for module in (kernels, halves):
+        monkeypatch.setattr(module, "PANEL", bytes_at_a_time)
+    monkeypatch.setattr(kernels, "SINGLE_CALLS", 0)
+    structure = SIGNED if name == "signed" else CASES[name][0]
+    layer = TiedLinear(structure, 2, 3, kernel=kernel, dtype=torch.float64)
+    g = torch.Generator().manual_seed(4)
+    w = torch.randn(layer.weight.shape, dtype=torch.float64, generator=g).requires_grad_()
+    x = torch.randn(4, 2, layer.tying.sizes[0], dtype=torch.float64, generator=g).requires_grad_()
+    u = torch.randn(4, 3, layer.tying.sizes[1], dtype=torch.float64, generator=g)
+    y = layer.kernel.plain(w, x)
+    expected = [y, *torch.autograd.grad(y, [w, x], u)]
+    z = layer.kernel(w, x)
+    found = [z, *torch.autograd.grad(z, [w, x], u)]
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other)
+    for part, index in (((w.detach(), x), 1), ((w, x.detach()), 0)):
+        alone = torch.autograd.grad(layer.kernel(*part), part[index], u)[0]
+        torch.testing.assert_close(alone, expected[2 if index else 1])
+    with torch.no_grad():
+        torch.testing.assert_close(layer.kernel(w, x), y)
+
+
+@pytest.mark.parametrize(
+    ("table", "view"),
+    [
+        ([[0], [1], [2]], ((3,), (1,), (), ())),
+        ([[0, 1], [2, 3], [4, 5]], ((3,), (2,), (2,), (1,))),
+        ([[0, 3, 6], [1, 4, 7]], ((2,), (1,), (3,), (3,))),
+        ([[0], [2], [4], [1], [3], [5]], ((2, 3), (1, 2), (), ())),
+        ([[0], [3], [1], [4]], ((2, 2), (1, 3), (), ())),
+        ([[0, 1], [1, 2]], None),  # blocks overlap
+        ([[0, 1], [2, 4]], None),  # blocks of different shapes
+        ([[1, 2, 4]], None),
+        ([[4], [2], [0]], None),  # backward
+    ],
+)
+def test_views_are_found_where_blocks_lie_regularly(table, view):
+    found = view_of(np.array(table))
+    if view is None:
+        assert found is None
+        return
+    signal = torch.arange(18.0).reshape(2, 1, 9)
+    torch.testing.assert_close(found.pool(signal), signal[:, :, torch.tensor(table)].sum(-1))
+    assert (*found.blocks, *found.inside) == view
+
+
+def test_set_layers_pairs_arrays_and_hierarchies_go_by_strides():
+    S = A.symmetric
+    for action in (S(9), A.tuples(5, 2), A.product(S(3), S(4)), A.wreath(S(3), S(4))):
+        assert TiedLinear(action, 1, 1, kernel="blocks").kernel.strided is not None
+    assert TiedLinear(A.subsets(5, 2), 1, 1, kernel="blocks").kernel.strided is None
 
 
 @pytest.mark.parametrize("kernel", ["dense", "halves", "fourier", "blocks", "im2col"])
@@ -161,6 +223,8 @@ def test_the_abelian_subgroup_of_a_torus_is_its_shifts():
             "no abelian subgroup",
         ),
         (lambda: TiedLinear(A.cyclic(3).tying("sparse"), 1, 1, kernel="blocks"), "it is for dense designs"),
+        (lambda: TiedLinear(A.cyclic(3), 1, 1, kernel="halves"), "no element of order two"),
+        (lambda: TiedLinear(A.trivial(3), 1, 1, kernel="halves"), "no element of order two"),
         (lambda: TiedLinear(Tying([[0]]), 1, 1, kernel="blocks"), "the tying knows no action"),
         (lambda: TiedLinear(A([[0]], signs=([[-1]], [[-1]])), 1, 1, kernel="blocks"), "signed or empty"),
     ],

@@ -166,6 +166,16 @@ def test_network_symmetries_agree_with_brute_force(seed):
     assert found.order == found.visible_order * found.hidden_order
 
 
+def test_five_layers_of_64_points_are_searched_with_their_hidden_units():
+    found = network_automorphisms([A.symmetric(64)] * 5)
+    assert (found.order, found.visible_order, found.hidden_order) == (
+        math.factorial(64),
+        math.factorial(64),
+        1,
+    )
+    assert len(found.sizes) == 6
+
+
 def test_hidden_units_that_are_alike_are_hidden_symmetry():
     whole = Tying([[0, 0], [0, 0], [0, 0]], [0, 0, 0])
     head = Tying([[0, 0, 0]], [0])
