@@ -1,11 +1,12 @@
 """Number of tied weights: orbits against Burnside and against the null space, for many actions."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from fathometer.symmetry import Action
+from fathometer.symmetry import Action, Tying
 
 A = Action
 
@@ -230,3 +231,17 @@ def test_a_nonabelian_regular_action_gives_the_group_matrix():
     assert len(elements) == 6
     assert all(len(found) == 1 for found in words.values())
     assert len(words) == 6
+
+
+def test_checking_and_counting_labels_takes_little_beside_them():
+    """A table has 4 bytes a pair; what else is needed must stay below 2."""
+    labels = A.cyclic(2000).tying().labels
+    tracemalloc.start()
+    try:
+        tying = Tying(labels)
+        assert tying.orbit_sizes.tolist() == [2000] * 2000
+        assert tying.num_orbits == 2000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * labels.size

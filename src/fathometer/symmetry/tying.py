@@ -92,7 +92,7 @@ class Tying:
     @cached_property
     def orbit_sizes(self) -> np.ndarray:
         """(K,) number of entries that each weight fills."""
-        return np.bincount(self.labels[self.labels >= 0].ravel(), minlength=self.num_orbits)
+        return _counts(self.labels, self.num_orbits)
 
     def matrix(self, weights: Any) -> np.ndarray:
         """The (M, N) matrix with these K weights.
@@ -257,7 +257,16 @@ def _checked(labels: Any, name: str, dimensions: int) -> np.ndarray:
         raise InputError(f"{name} holds {found.dtype}; labels are whole numbers, -1 for no edge.")
     if found.min() < -1:
         raise InputError(f"{name} holds {found.min()}; the smallest label is -1, for no edge.")
-    used = np.bincount(found[found >= 0].ravel())
+    used = _counts(found, int(found.max()) + 1)
     if (used == 0).any():
         raise InputError(f"{name} leaves out {int(used.argmin())}; number weights 0, 1, ... without gaps.")
     return found.astype(np.int32) if found.dtype != np.int32 else found
+
+
+def _counts(labels: np.ndarray, count: int) -> np.ndarray:
+    """How often each of the labels 0, 1, ... occurs; in pieces, for counting widens them."""
+    flat = labels.reshape(-1)
+    total = np.zeros(count + 1, dtype=np.int64)
+    for start in range(0, flat.size, 1 << 18):
+        total += np.bincount(flat[start : start + (1 << 18)] + 1, minlength=count + 1)
+    return total[1:]
