@@ -70,7 +70,8 @@ def main():
     for path in chosen:
         report, seconds = run(path)
         if report or seconds:
-            print(f"{'FAIL' if report else 'ok  '}  {path.relative_to(ROOT)}  {seconds:.1f} s", flush=True)
+            verdict = "FAIL" if report else "ok  "
+            print(f"{verdict}  {os.path.relpath(path, ROOT)}  {seconds:.1f} s", flush=True)
         if report:
             failed += 1
             print(report, flush=True)
