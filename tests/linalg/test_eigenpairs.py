@@ -228,6 +228,28 @@ def test_operators_that_are_not_symmetric_are_refused():
             eigenpairs(liar, 3)
 
 
+@pytest.mark.parametrize(("share", "refused"), [(1e-1, True), (1e-5, False)])
+def test_a_skew_part_is_noticed_within_the_first_blocks(share, refused):
+    # not only at the end, by the whole matrix, when all products have been paid for
+    g, spent = torch.Generator().manual_seed(0), []
+    A, S = (torch.randn(600, 600, generator=g, dtype=torch.float64) for _ in range(2))
+    B = (A + A.T) / 2 + share * (S - S.T) / 2
+
+    def product(V):
+        spent.append(V.shape[1])
+        return B @ V
+
+    almost = LinearOperator(shape=B.shape, product=product, dtype=B.dtype, symmetric=True, name="almost")
+    if not refused:
+        assert eigenpairs(almost, 3, tolerance=1e-2).values.shape == (3,)
+        return
+    with pytest.raises(
+        InputError, match=r"almost is declared symmetric and is not: u\.Av and v\.Au differ by"
+    ):
+        eigenpairs(almost, 3)
+    assert sum(spent) < 100
+
+
 @pytest.mark.parametrize("n", [20, 600])
 def test_a_product_that_is_not_finite_is_refused_by_name(n):
     A = LinearOperator(
