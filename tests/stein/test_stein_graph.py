@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -273,6 +274,20 @@ def test_discrepancy_bounds_wasserstein_distance_of_the_normal_law():
         grid = (np.arange(200_000) + 0.5) / 200_000
         wasserstein = np.abs(x[np.minimum((grid * 12).astype(int), 11)] - norm.ppf(grid)).mean()
         assert wasserstein <= graph_discrepancy(x, -x, constants=(1, 4, 2)).value
+
+
+def test_threads_do_not_change_the_value():
+    x, b = draw(40, 3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = graph_discrepancy(x, b)
+        torch.set_num_threads(3)
+        together = graph_discrepancy(x, b)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(alone.per_coordinate, together.per_coordinate)
+    np.testing.assert_array_equal(alone.witness, together.witness)
 
 
 def test_shift_does_not_change_the_value():

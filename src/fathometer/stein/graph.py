@@ -15,10 +15,12 @@ how near it is to that (``saturation``).
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from fathometer.errors import InputError, TheoryWarning
@@ -29,7 +31,7 @@ from fathometer.stein.sample import merge_duplicates, read_sample, read_weights
 from fathometer.stein.spanner import close_pairs, greedy_spanner
 from fathometer.stein.support import Support, read_support
 from fathometer.types import Kind
-from fathometer.work import chunk_size, task_map
+from fathometer.work import chunk_size, task_map, world
 
 if TYPE_CHECKING:
     from fathometer.drawing.picture import Picture
@@ -113,7 +115,8 @@ def graph_discrepancy(
 
     Equal points are merged and their weights added. In one dimension both graphs are the
     neighbors in order, which give the value of the complete graph; that program is solved in
-    time proportional to n.
+    time proportional to n. Coordinates are solved side by side: in torch's threads, or dealt out to the
+    processes of a launch.
 
     Args:
         points: (n, d), (n,) or (chain, draw, d), numpy or torch, or an ArviZ object.
@@ -235,7 +238,11 @@ def _coordinates(
         found = solve(stacked(shared, rows), bound, objective(b, q, j), dimension=d)
         return found.lower, found.upper, found.v, found.binding, found.rows
 
-    return task_map(coordinate, range(d), name="coordinates"), trivial
+    workers = min(d, torch.get_num_threads()) if world() == 1 else 1
+    if workers == 1:
+        return task_map(coordinate, range(d), name="coordinates"), trivial
+    with ThreadPoolExecutor(workers) as pool:  # the solvers run outside Python's lock
+        return list(pool.map(coordinate, range(d))), trivial
 
 
 def _line(

@@ -83,26 +83,27 @@ def figure_3(*, full: bool = False, seed: int = 37) -> Outcome:
     """Figure 3: approximate random-walk MH on the nodal data, 100,000 likelihood evaluations a chain.
 
     Proposal N(0, 0.01 I), batches of 2, tolerances 0, 0.1 and 0.2; points equally spaced along the chain, at
-    most 1000. Medians over 3 chains (8 in full), and 8 more short ones at 6,000. The errors are against a
-    long exact MALA run.
+    most 1000. Medians over 3 chains (8 in full), and 4 more short ones at 6,000 (16). The errors are against
+    a long exact MALA run.
     """
     posterior = examples.nodal_posterior()
     truth = _surrogate(posterior, seed, 20_000 if full else 1000)
     X, _ = examples.nodal()
-    rows = []
+    rows, saturation = [], 0.0
     for tolerance in TOLERANCES:
         chains = [_chain(posterior, tolerance, seed + s) for s in range(8 if full else 3)]
-        short = [_chain(posterior, tolerance, seed + 100 + s, 7000) for s in range(16 if full else 8)]
+        short = [_chain(posterior, tolerance, seed + 100 + s, 7000) for s in range(16 if full else 4)]
         for share in (0.06, 0.25, 1.0):
             parts = [_thinned(chain, share) for chain in chains]
             parts += [_thinned(chain, 1.0, 60) for chain in short] if share == 0.06 else []
-            spanner = [graph_discrepancy(x, b).value for x, b in parts if len(x) <= (400 if full else 60)]
+            found = [graph_discrepancy(x, b) for x, b in parts if len(x) <= (400 if full else 60)]
+            saturation = max([saturation, *(result.saturation for result in found)])
             errors = np.median([_errors(x, truth, X) for x, _ in parts], axis=0)
             rows.append(
                 Row(
                     tolerance=tolerance,
                     evaluations=int(1e5 * share),
-                    spanner=float(np.median(spanner)) if spanner else float("nan"),
+                    spanner=float(np.median([result.value for result in found])) if found else float("nan"),
                     ksd=float(np.median([ksd(x, b).value for x, b in parts])),
                     mean=errors[0],
                     second_moment=errors[1],
@@ -116,10 +117,14 @@ def figure_3(*, full: bool = False, seed: int = 37) -> Outcome:
     early, late = [best(name, 6000) for name in ("spanner", "ksd")], best("ksd", 100_000)
     return Outcome(
         checks=(
+            check("tolerance that is best at 6,000 evaluations, by KSD", "above 0", early[1], early[1] > 0),
             check(
-                "tolerance that is best at 6,000 evaluations, by spanner", "above 0", early[0], early[0] > 0
+                "the same by the spanner discrepancy",
+                "above 0",
+                early[0],
+                early[0] > 0,
+                f"60 points in 6 dimensions: up to {saturation:.0%} of the largest value any points have",
             ),
-            check("the same by the kernel discrepancy", "above 0", early[1], early[1] > 0),
             check(
                 "tolerance that is best at 100,000 evaluations", 0.0, late, late == 0.0, "by KSD, n = 1000"
             ),

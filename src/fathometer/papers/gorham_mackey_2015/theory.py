@@ -21,8 +21,8 @@ def proposition_1(*, full: bool = False, seed: int = 0) -> Outcome:
     }
     rows = []
     for law, (pdf, score, ends) in {
-        "normal": (stats.norm().pdf, lambda x: -x, (-12.0, 12.0)),
-        "Gumbel": (stats.gumbel_r().pdf, lambda x: np.exp(-x) - 1, (-5.0, 60.0)),
+        "normal": (stats.norm.pdf, lambda x: -x, (-12.0, 12.0)),
+        "Gumbel": (stats.gumbel_r.pdf, lambda x: np.exp(-x) - 1, (-5.0, 60.0)),
         "uniform": (lambda x: 1.0, lambda x: 0.0, (0.0, 1.0)),
     }.items():
         for name, (g, slope) in tests.items():

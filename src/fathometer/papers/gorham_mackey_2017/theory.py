@@ -15,7 +15,7 @@ from fathometer.stein import InverseMultiquadric, ksd, witness
 def proposition_1(*, full: bool = False, seed: int = 0) -> Outcome:
     """Proposition 1: E_P k0(x, Z) = 0 at any x, for N(0, 1) and a mixture, by quadrature of the witness."""
     laws = {
-        "normal": (stats.norm().pdf, lambda x: -x),
+        "normal": (stats.norm.pdf, lambda x: -x),
         "mixture": (
             lambda x: 0.5 * (stats.norm.pdf(x - 1.5) + stats.norm.pdf(x + 1.5)),
             lambda x: -x + 1.5 * np.tanh(1.5 * x),
