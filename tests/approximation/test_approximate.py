@@ -55,13 +55,11 @@ def test_the_product_works_on_any_box():
 
 SEVERAL = [
     ("exp(-(x^2+y^2)/2)", 2, 1e-2, 8),
-    ("exp(-(x^2+y^2)/2)", 2, 1e-4, 22),
     ("*".join(f"x{i}" for i in range(10)), 10, 1e-2, 72),
     ("*".join(f"x{i}" for i in range(10)), 10, 1e-4, 134),
     ("*".join(f"x{i}" for i in range(10)), 10, 1e-6, 194),
     ("*".join(f"x{i}" for i in range(10)), 10, 1e-8, 252),
     ("*".join(f"x{i}" for i in range(10)), 10, 1e-10, 312),
-    ("exp(-(" + "+".join(f"x{i}^2" for i in range(10)) + ")/2)", 10, 1e-2, 48),
 ]
 
 
@@ -78,7 +76,6 @@ def test_functions_of_many_variables_stay_within_the_published_ceilings(f, d, er
     ("f", "exact", "domain"),
     [
         ("exp(0.3*x+0.7*y)", lambda x, y: np.exp(0.3 * x + 0.7 * y), [(0, 1), (-1, 1)]),
-        ("sin(x)+exp(y)+x^3-2", lambda x, y: np.sin(x) + np.exp(y) + x**3 - 2, [(0, 1), (0, 1)]),
         ("max(x,y)*x^2/(1+y)", lambda x, y: np.maximum(x, y) * x**2 / (1 + y), [(0, 1), (0, 1)]),
         ("tanh(sin(x)*y)", lambda x, y: np.tanh(np.sin(x) * y), [(0, 1), (-1, 1)]),
         ("abs(x-2*y)+min(x,0.5)", lambda x, y: np.abs(x - 2 * y) + np.minimum(x, 0.5), [(-1, 1), (-1, 1)]),
@@ -158,6 +155,40 @@ def test_a_budget_of_units_is_spent_on_a_chain():
     assert net.units <= 6 and net.method == "chain" and net.value <= 1e-3
 
 
+@pytest.mark.parametrize(("f", "w"), [("sin(100*x)", 100), ("sin(1000*x)", 1000)])
+def test_high_frequencies_are_folded_at_one_unit_an_octave(f, w):
+    net = approximate(f, (0, 1), 1e-2)
+    assert net.method == "fold" and net.units <= 7 + math.ceil(math.log2(w / math.pi))
+    grid = np.linspace(0, 1, 300_001)
+    assert net.certificate.level == "exact"
+    assert np.abs(net(grid) - np.sin(w * grid)).max() <= net.certificate.upper <= 1e-2
+
+
+def test_a_wave_on_a_smooth_function_is_folded_too():
+    net = approximate("2*cos(20*pi*x)+x^2", (0, 1), 0.05)
+    grid = np.linspace(0, 1, 100_001)
+    assert net.method == "fold"
+    assert np.abs(net(grid) - 2 * np.cos(20 * np.pi * grid) - grid**2).max() <= net.value <= 0.05
+
+
+def test_weights_of_a_dtype_are_certified_as_stored(tmp_path):
+    net = approximate("x^2/3", (0, 1), 1e-4, dtype=torch.float32)
+    assert net.dtype == "float32" and net.certificate.level == "exact" and net.value <= 1e-4
+    stored = net.table["weights"]
+    np.testing.assert_array_equal(stored, stored.astype(np.float32))
+    x = torch.linspace(0, 1, 1001)
+    with torch.no_grad():
+        y = net.module(x)
+    assert y.dtype == torch.float32 and (y - x * x / 3).abs().max() <= 1.1e-4
+    assert net.to_onnx(tmp_path / "net.onnx").exists()
+
+
+def test_a_singular_end_takes_one_wide_layer():
+    net = approximate("sqrt(x)", (0, 1), 1e-4)
+    n = math.ceil((math.sqrt(1 + 1e4) - 1) / 2)  # least n with 1 / (4 n (n + 1)) <= 1e-4
+    assert (net.method, net.units) == ("wide", n - 1)
+
+
 def test_chebyshev_emulation_needs_no_search():
     net = approximate("exp(x)", (0, 1), 1e-3, method="chebyshev")
     assert net.method == "chebyshev" and net.certificate.upper <= 1e-3
@@ -203,6 +234,7 @@ def test_the_tradeoff_has_all_four_counts():
         (lambda: approximate("x*y", [(0, 1e9), (0, 1e9)], 1e-1), "float64 networks"),
         (lambda: approximate("x^2", (0, 1), 1e-8, dtype=torch.float32), "float32 networks"),
         (lambda: approximate("x^2", (0, 1), 0.1, dtype="int8"), "dtype is int8"),
+        (lambda: approximate("x*y", [(0, 1)] * 2, 0.1, dtype=torch.float32), "certified in float64"),
         (lambda: approximate("x*y+x", [(0, 1), (0, 1)], units=9), "this one has 2: pass error"),
         (
             lambda: approximate(lambda p: p[:, 0] * p[:, 1], [(0, 1)] * 2, 0.1),

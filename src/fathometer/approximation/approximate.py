@@ -21,7 +21,7 @@ from fathometer.approximation.network import Builder, SkipNetwork
 from fathometer.approximation.search import ChainSearch
 from fathometer.approximation.shallow import curvature_sign, shallow
 from fathometer.approximation.smoothness import chebyshev_coefficients
-from fathometer.approximation.structure import composed
+from fathometer.approximation.structure import composed, swings
 from fathometer.approximation.target import Target, as_target
 from fathometer.errors import BudgetError, CapabilityError, InputError
 from fathometer.results import Result
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 MOST_SHALLOW = 40
 _ROUND = 1e-9
+_WAVES = 9.5  # radians: one period and a half
 _SAMPLED = 0.997  # samples see almost all of an error; the certificate sees the rest
-_FALLBACKS = ("chebyshev", "wide")
+_FALLBACKS = ("chebyshev", "wide")  # only where nothing else was found
 Build = Callable[[float], "SkipNetwork | None"]
 
 
@@ -46,9 +47,10 @@ class Approximation(Result):
     Attributes:
         certificate: The enclosure of its sup error.
         table: All weights (see ``SkipNetwork.table``); they are what is saved.
-        method: "affine", "quadratic", "kinks", "shallow", "chain", "chebyshev", "wide" or
-            "structure" (several variables).
+        method: "affine", "quadratic", "kinks", "shallow", "chain", "fold" (waves), "wide" (one
+            layer of any size), "chebyshev" or "structure" (several variables).
         requested: The error that was asked for; NaN if a number of units was.
+        dtype: Of the stored weights, which the certificate is for.
         network: The exact graph.
     """
 
@@ -56,6 +58,7 @@ class Approximation(Result):
     table: dict[str, np.ndarray]
     method: str
     requested: float
+    dtype: str = "float64"
     network: SkipNetwork = field(metadata={"saved": False})
 
     def __post_init__(self) -> None:
@@ -99,16 +102,20 @@ class Approximation(Result):
 
     @property
     def module(self) -> "nn.Module":
-        """A new torch module in float64."""
-        return self.network.module
+        """A new torch module in the dtype of the weights."""
+        from fathometer.approximation.export import named_dtype, to_module
+
+        return to_module(self.network, named_dtype(self.dtype))
 
     def __call__(self, x: Any) -> Any:
         """Values at points, in float64."""
         return self.network(x)
 
     def to_onnx(self, path: Any) -> Any:
-        """Write ONNX in float64; returns the path."""
-        return self.network.to_onnx(path)
+        """Write ONNX in the dtype of the weights; returns the path."""
+        from fathometer.approximation.export import named_dtype, to_onnx
+
+        return to_onnx(self.network, path, named_dtype(self.dtype))
 
     def __str__(self) -> str:
         shape = f"{self.units} units, depth {self.depth}, {self.wiring} wiring"
@@ -129,6 +136,7 @@ class _Request:
     steps: bool
     layers: int | None
     seed: int
+    dtype: str
 
 
 def approximate(
@@ -159,7 +167,8 @@ def approximate(
         seed: Of the random starts of the fits.
         activations: Leave out "step" for ReLUs only; jumps then cost at least half their height.
         layers: Most hidden layers.
-        dtype: The torch dtype the network is for; errors below what it can hold are refused.
+        dtype: The torch dtype of the weights, which are rounded to it before the certificate; errors
+            below what it can hold are refused.
         second_derivative: Bound on ``|f''|`` of a callable, for a rigorous certificate.
 
     Returns:
@@ -199,6 +208,10 @@ def _composed(target: Target, request: _Request) -> Approximation:
             "units=, layers= and layered wiring are for functions of one variable; "
             f"this one has {target.dimension}: pass error and wiring='skip'."
         )
+    if request.dtype != "float64":
+        raise InputError(
+            f"dtype is {request.dtype}; functions of several variables are certified in float64."
+        )
     network, certificate = composed(target, request.error, request.seed)
     return Approximation(
         certificate=certificate,
@@ -231,6 +244,7 @@ def _certified(
         network = layered(network, target.interval) if request.wiring == "layered" else network
         if not _allowed(network, request, best):
             break
+        network = network.rounded(request.dtype)
         certificate = certify(network, target, target.domain, 1e-4, **known)
         closest = min(closest, certificate.value)
         if request.units is not None or certificate.value <= request.error * (1 + _ROUND):
@@ -239,6 +253,7 @@ def _certified(
                 table=network.table(),
                 method=name,
                 requested=request.error or math.nan,
+                dtype=request.dtype,
                 network=network,
             )
             return found, closest
@@ -281,6 +296,7 @@ def _checked(
         steps="step" in activations,
         layers=layers,
         seed=seed,
+        dtype=name,
     )
 
 
@@ -311,6 +327,11 @@ def _candidates(target: Target, method: str, request: _Request) -> Iterator[tupl
     if method == "chebyshev":
         yield "chebyshev", lambda e: _emulation(target, e)
         return
+    swing = max(swings(target.formula, target), default=0.0) if target.formula is not None else 0.0
+    if request.units is None and request.layers != 1 and swing > _WAVES:
+        yield "fold", lambda e: composed(target, e, request.seed)[0]
+        if swing > 3 * _WAVES:
+            return
     c = chebyshev_coefficients(target) if _smooth(target) else None
     if c is not None and len(c) <= 3:
         yield ("affine" if len(c) <= 2 else "quadratic"), lambda e: quadratic(target, c, e, request.units)

@@ -75,6 +75,12 @@ class GraphModule(nn.Module):
         return y[:, 0] if x.ndim == 1 else y
 
 
+def named_dtype(name: str) -> torch.dtype:
+    """The torch dtype of a name such as "float32"."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 def to_module(network: SkipNetwork, dtype: torch.dtype = torch.float64) -> GraphModule:
     """A fresh module with the network's weights, whatever torch's default dtype is."""
     return GraphModule(network, dtype)

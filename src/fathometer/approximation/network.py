@@ -222,6 +222,17 @@ class SkipNetwork:
         units = list(zip(rows[:-1], biases[:-1].tolist(), kinds, strict=True))
         return cls(int(table["inputs"]), units, (rows[-1], float(biases[-1])))
 
+    def rounded(self, dtype: str) -> "SkipNetwork":
+        """The network whose weights and biases are those that a dtype can hold."""
+        if dtype == "float64":
+            return self
+        import torch
+
+        table = self.table()
+        for name in ("weights", "biases"):
+            table[name] = torch.from_numpy(table[name]).to(getattr(torch, dtype)).double().numpy()
+        return SkipNetwork.from_table(table)
+
     def to_json(self) -> str:
         """The whole network as JSON; numbers are hexadecimal floats, so nothing is rounded."""
         units = [

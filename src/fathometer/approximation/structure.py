@@ -29,6 +29,7 @@ from fathometer.approximation.smoothness import chebyshev_coefficients
 from fathometer.approximation.target import Target
 from fathometer.errors import InputError
 
+_PERIODS = 1.5  # from so many on, waves are folded
 _CHAIN = 2.5  # squarers that a fitted chain is worth when errors are shared out
 _ROUND = 1e-12
 
@@ -38,10 +39,10 @@ class Block:
     """One value inside the network.
 
     Attributes:
-        kind: "input", "sum", "relu", "product", "quadratic", "chain".
+        kind: "input", "sum", "relu", "fold", "product", "quadratic", "chain".
         inner: The blocks that it reads.
         low, high: Range of the exact value.
-        weights: Of a sum: one a block, then the constant.
+        weights: Of a sum: one a block, then the constant. Of a fold: slope, constant, number of tents.
         function: Of a chain or quadratic: the formula in ``t``.
         slope: Largest slope by each inner block.
         harm: How much an error here moves the final output, at most.
@@ -146,7 +147,9 @@ class _Plan:
         if line is not None:
             return self._line(*line)
         names = node.symbols()
-        if len(names) == 1 and not node.with_kinks():
+        if node.op == "call" and node.value in ("sin", "cos"):
+            return self._wave(node.value, self.block(node.args[0]))
+        if len(names) == 1 and not node.with_kinks() and not self._waves(node):
             return self._univariate(_renamed(node, names[0]), self.block(symbol(names[0])))
         return self._operation(node)
 
@@ -210,7 +213,8 @@ class _Plan:
         groups: dict[tuple[str, ...], list[tuple[float, Node]]] = {}
         for weight, term in terms:
             names = term.symbols()
-            key = names if len(names) == 1 and not term.with_kinks() else (*names, str(len(groups)))
+            whole = len(names) == 1 and not term.with_kinks() and not _has_waves(term)
+            key = names if whole else (*names, str(len(groups)))
             groups.setdefault(key if names else (), []).append((weight, term))
         constant = sum(w * _constant(t) for w, t in groups.pop((), []))
         blocks, weights = [], []
@@ -259,6 +263,28 @@ class _Plan:
 
     def _relu(self, inner: Block) -> Block:
         return self._add(Block("relu", (inner,), max(inner.low, 0.0), max(inner.high, 0.0), slope=(1.0,)))
+
+    def _waves(self, node: Node) -> bool:
+        return _has_waves(node) and any(w > _PERIODS * 2 * math.pi for w in swings(node, self.target))
+
+    def _wave(self, name: str, inner: Block) -> Block:
+        """Sine or cosine of one value; many periods are folded into half of one, at one ReLU a halving.
+
+        ``cos(pi 2^k u) = cos(pi T_k(u))`` for the tent map T_k: the number of units grows with
+        the logarithm of the frequency (Perekrestenko et al. 2018).
+        """
+        if inner.high - inner.low <= _PERIODS * 2 * math.pi:
+            return self._univariate(Node("call", (symbol("t"),), name), inner)
+        shift = math.pi / 2 if name == "sin" else 0.0
+        start = 2 * math.pi * math.floor((inner.low - shift) / (2 * math.pi)) + shift
+        tents = math.ceil(math.log2((inner.high - start) / math.pi) + 1e-9)
+        scale = math.ldexp(1 / math.pi, -tents)
+        fold = Block("fold", (inner,), 0.0, 1.0, slope=(scale * 2.0**tents,))
+        fold.weights = (scale, -start * scale, float(tents))
+        fold.own = 2.0**-50 * max(abs(inner.low), abs(inner.high), 1.0)  # of the rounded scale
+        self._add(fold)
+        wave = Node("call", (Node("mul", (Node("constant", value="pi"), symbol("t"))),), "cos")
+        return self._univariate(wave, fold)
 
     def _univariate(self, function: Node, inner: Block) -> Block:
         """A function of one value; its range and its largest slope are enclosed by balls."""
@@ -375,6 +401,14 @@ def _build_quadratic(build: Builder, block: Block, inner: list[Affine]) -> Affin
     return inlined(build, quadratic(part, coefficients, 1.0, block.levels[0]), *inner)
 
 
+def _build_fold(build: Builder, block: Block, inner: list[Affine]) -> Affine:
+    scale, constant, tents = block.weights
+    value = inner[0] * scale + constant
+    for _ in range(int(tents)):
+        value = 2.0 * value - 4.0 * build.relu(value - 0.5)
+    return value
+
+
 def _build_chain(build: Builder, block: Block, inner: list[Affine]) -> Affine:
     network: Any = block.network
     return inlined(build, network, *inner)
@@ -384,6 +418,7 @@ _BUILDERS: dict[str, Callable[[Builder, Block, list[Affine]], Affine]] = {
     "input": lambda build, block, inner: build.variable(int(block.weights[0])),
     "sum": _build_sum,
     "relu": lambda build, block, inner: build.relu(inner[0]),
+    "fold": _build_fold,
     "product": _build_product,
     "quadratic": _build_quadratic,
     "chain": _build_chain,
@@ -407,7 +442,7 @@ def _certificate(target: Target, network: SkipNetwork, root: Block, order: list[
         upper=root.error + rounding,
         level="structural",
         pieces=0,
-        worst_at=tuple(float(v) for v in points[worst]),
+        worst_at=tuple(np.atleast_1d(points[worst]).tolist()),
         domain=target.domain,
         method=f"errors of the blocks added up: {parts or 'affine'}",
     )
@@ -441,6 +476,20 @@ def _range_and_slope(part: Target) -> tuple[float, float, float]:
                 "errors of what it reads could not be followed. Keep singular points out of the domain."
             )
     return low, high, steep
+
+
+def _has_waves(node: Node) -> bool:
+    return any(n.op == "call" and n.value in ("sin", "cos") for n in node.order)
+
+
+def swings(node: Node, target: Target) -> list[float]:
+    """By how much the argument of each sine and cosine of one variable moves over the domain."""
+    found = []
+    for wave in node.order:
+        if wave.op == "call" and wave.value in ("sin", "cos") and len(names := wave.symbols()) == 1:
+            ends = np.linspace(*target.domain[target.variables.index(names[0])], 257)
+            found.append(float(np.ptp(bind(wave.args[0], names)(ends[:, None]))))
+    return found
 
 
 def _constant(node: Node) -> float:
