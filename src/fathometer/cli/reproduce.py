@@ -59,14 +59,16 @@ def reproduce(
     from fathometer.papers.run import save, saved
     from fathometer.work import rank
 
+    first = rank() == 0  # asked here, because a task runs alone
+
     def tell(outcome: Any) -> None:
-        if rank() == 0:
+        if first:
             save(outcome, out)
             print(outcome, file=sys.stderr if as_json else sys.stdout, flush=True)
 
     outcomes = rebuild(items, full=full, seed=seed, run_dir=run_dir, each=tell)
     page = out / "index.html"
-    if rank() == 0:
+    if first:
         page.write_text(gallery(saved(out)), "utf-8")
         if markdown:
             write_markdown(saved(out), markdown)
