@@ -46,3 +46,11 @@ def test_several_rules_at_once_are_the_single_ones():
     T = jacobi_matrix(diagonal, off)
     torch.testing.assert_close(T, T.mT)
     assert float(T[1, 2, 3]) == float(off[1, 2])
+
+
+def test_weights_of_long_rules_sum_to_one_to_the_last_place():
+    # the squares of one row of eigenvectors do so only to the rounding of the eigenvalue solver
+    for m in (300, 500):
+        assert abs(float(gauss_rule(*legendre(m))[1].sum()) - 1.0) < 4e-16
+        row = torch.linalg.eigh(jacobi_matrix(*legendre(m)))[1][0]
+        assert abs(float(row.square().sum()) - 1.0) < 1e-13
