@@ -159,7 +159,7 @@ def products():
                 "hessian-eigenthings": lazily(lambda b=build: eigenthings(b), lambda A, v=v: A.matvec(v)),
             },
             near,
-            repeats=7,
+            repeats=5,
         )
 
 
@@ -181,7 +181,7 @@ def top_pyhessian(build):
 
 
 def densities():
-    build, probes, steps = convolutional, 3, 30
+    build, probes, steps = convolutional, 1, 20
     v = vector(trained(build)[0])
 
     def quadrature(A):
@@ -226,7 +226,7 @@ def races():
             "PyHessian": lambda: top_pyhessian(perceptron),
         },
         lambda mine, theirs: near(mine, theirs, 0.05),
-        repeats=3,
+        repeats=2,
     )
     yield from densities()
     yield Race(
