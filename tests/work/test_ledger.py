@@ -187,3 +187,18 @@ def test_kill_at_random_moments_loses_nothing_that_was_recorded(tmp_path):
         assert list(ledger) == [str(i) for i in range(len(ledger))]
         assert (ledger[str(len(ledger) - 1)]["x"] == len(ledger) - 1).all()
         acknowledged = len(ledger)
+
+
+def test_a_record_is_on_the_disk_before_the_call_returns(tmp_path, monkeypatch):
+    # what a power cut leaves cannot be tried; that the system was told to write can
+    synced, sync = [], os.fsync
+
+    def told(file):
+        sync(file)
+        synced.append(os.fstat(file).st_size)
+
+    monkeypatch.setattr(os, "fsync", told)
+    with Ledger(tmp_path / "l.jsonl") as ledger:
+        for i in range(3):
+            ledger.record(str(i), i)
+            assert synced[-1] == (tmp_path / "l.jsonl").stat().st_size
