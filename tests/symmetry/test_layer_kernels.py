@@ -42,6 +42,7 @@ CASES = {
     "mirror": (A([[4, 3, 2, 1, 0]]), ("halves",)),
     "mirror of points alone": (A([[4, 3, 2, 1, 0]], [[0, 1]]), ("halves",)),
     "sparse turns": (A.grid(3, 3, translations=False, rotations=True).tying("sparse"), ("halves", "im2col")),
+    "untied": (A.trivial(5, 4), ("im2col",)),
     "own labels": (Tying([[0, 1, -1], [1, -1, 0]]), ("im2col",)),
 }
 PAIRS = [(name, kernel) for name, (_, kernels) in CASES.items() for kernel in kernels]
