@@ -37,9 +37,11 @@ from fathometer.sharpness.theorems import (
     steep_gradient,
 )
 from fathometer.sharpness.units import Units, units
+from fathometer.sharpness.watch import SharpnessLog
 from fathometer.sharpness.worst_case import adaptive, epsilon_sharpness, keskar
 
 __all__ = [
+    "SharpnessLog",
     "units",
     "Units",
     "output_scale",

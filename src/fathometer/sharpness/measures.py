@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fathometer.errors import FathometerError, InputError
-from fathometer.linalg import eigenpairs
+from fathometer.linalg import eigenpairs, trace
 from fathometer.model import LossSurface
 from fathometer.results import Estimate, Row, Table
 from fathometer.sharpness import curvature, invariant, metrics, noise, norms, worst_case
@@ -20,6 +20,7 @@ from fathometer.work import silent
 
 RESCALING = frozenset({"layer_scale", "neuron_scale"})
 LAYER = frozenset({"layer_scale"})
+HEADS = RESCALING | {"head_basis"}
 NOTHING: frozenset[str] = frozenset()
 MOST_LAYERS = 12
 """Layers that get rows of their own."""
@@ -116,9 +117,9 @@ _TABLE: dict[str, tuple[Callable[[LossSurface, int], Any], frozenset[str], str, 
     "relative_trace": (
         lambda s, k: invariant.relative_trace(s, seed=k), RESCALING, LOSS, "Hessian in units of the weights"
     ),
-    "fisher_rao": (lambda s, k: invariant.fisher_rao(s), RESCALING, LOSS, "Liang et al. 2019"),
+    "fisher_rao": (lambda s, k: invariant.fisher_rao(s), HEADS, LOSS, "Liang et al. 2019"),
     "fisher_rao_empirical": (
-        lambda s, k: invariant.fisher_rao(s, "empirical"), RESCALING, LOSS, "Liang et al. 2019"
+        lambda s, k: invariant.fisher_rao(s, "empirical"), HEADS, LOSS, "Liang et al. 2019"
     ),
     "pac_bayes_relative": (
         lambda s, k: noise.pac_bayes(s, relative=True, seed=k),
@@ -141,7 +142,7 @@ _TABLE: dict[str, tuple[Callable[[LossSurface, int], Any], frozenset[str], str, 
     ),
     "metric_norm": (lambda s, k: metrics.metric_norm(s, seed=k), RESCALING, "ratio", "Kristiadi et al. 2023"),
     "information_geometric": (
-        lambda s, k: metrics.information_geometric(s), RESCALING | {"bijection"}, LOSS, "Jang et al. 2022"
+        lambda s, k: metrics.information_geometric(s), HEADS | {"bijection"}, LOSS, "Jang et al. 2022"
     ),
     "normalized_sharpness": (
         lambda s, k: metrics.normalized_sharpness(s, k), RESCALING, LOSS, "Tsuzuku et al. 2020"
@@ -162,6 +163,12 @@ LayerFunction = Callable[[LossSurface, str, int], Any]
 _LAYERS: dict[str, tuple[LayerFunction, frozenset[str], str, str]] = {
     "layer_hessian_norm": (
         lambda s, layer, k: _layer_norm(s, layer, k), NOTHING, CURVATURE, "block of one weight"
+    ),
+    "layer_hessian_trace": (
+        lambda s, layer, k: _layer_trace(s, layer, k), NOTHING, CURVATURE, "block of one weight"
+    ),
+    "layer_weight_norm": (
+        lambda s, layer, k: _layer_size(s, layer), NOTHING, "weight", "block of one weight"
     ),
     "layer_fisher_rao": (
         lambda s, layer, k: invariant.fisher_rao(s, parameters=layer), RESCALING, LOSS, "block of one weight"
@@ -187,6 +194,26 @@ def _layer_norm(surface: LossSurface, layer: str, seed: int) -> Estimate:
     )
 
 
+def _layer_trace(surface: LossSurface, layer: str, seed: int) -> Estimate:
+    at = surface.space.positions(layer)
+    known = curvature.known_diagonal(surface)
+    if known is not None:
+        return curvature.exact_sum(known[at])
+    return trace(surface.double().hessian().restrict(at), "auto", 0.01, seed)
+
+
+def _layer_size(surface: LossSurface, layer: str) -> Estimate:
+    size = float(surface.theta.double()[surface.space.positions(layer)].norm())
+    return Estimate(value=size, kind="exact", error=0.0, method="norm")
+
+
+def of_block(name: str, pattern: str, surface: LossSurface) -> Measure:
+    """A measure of one block: of all parameters that a name or glob matches."""
+    function, invariant_to, unit, source = _LAYERS[name]
+    surface.space.positions(pattern)  # refuses what matches nothing
+    return Measure(lambda s, k: function(s, pattern, k), invariant_to, unit, source)
+
+
 def of_layers(name: str, surface: LossSurface) -> dict[str, Measure]:
     """A measure of blocks, once for each weight: ``name:weight``."""
     function, invariant_to, unit, source = _LAYERS[name]
@@ -200,7 +227,9 @@ def of_layers(name: str, surface: LossSurface) -> dict[str, Measure]:
     }
 
 
-def chosen(names: Iterable[str] | None, surface: LossSurface, layers: bool = True) -> dict[str, Measure]:
+def chosen(
+    names: Iterable[str] | None, surface: LossSurface | None, layers: bool = True
+) -> dict[str, Measure]:
     """The measures with these names; for None all of them, those of single layers if ``layers``.
 
     Raises:
@@ -212,8 +241,10 @@ def chosen(names: Iterable[str] | None, surface: LossSurface, layers: bool = Tru
     for name in [names] if isinstance(names, str) else names:
         if name in MEASURES:
             found[name] = MEASURES[name]
-        elif name in _LAYERS:
+        elif name in _LAYERS and surface is not None:
             found |= of_layers(name, surface)
+        elif name.partition(":")[0] in _LAYERS and surface is not None:
+            found[name] = of_block(*name.split(":", 1), surface)
         else:
             raise InputError(
                 f"names has {name!r}, which is no measure; there are {', '.join([*MEASURES, *_LAYERS])}."
@@ -228,7 +259,8 @@ def measure(
 
     Args:
         surface: Loss surface, at its point.
-        names: Which measures; all of them if None. "layer_..." gives a row for each weight.
+        names: Which measures; all of them if None. "layer_..." gives a row for each weight, and
+            "layer_...:block1.*" one for all parameters that the glob matches.
         seed: Of every random number.
         progress: Called after each measure.
 

@@ -28,6 +28,8 @@ from fathometer.sharpness.curvature import gauss_newton_weights
 from fathometer.types import Kind
 from fathometer.work import generator
 
+FEW = 10.0
+"""Effective draws below which the usual standard error of a log mean is too small."""
 MAGNITUDE_FLOOR = 1e-3
 """Of the magnitude-aware bound, in units of the weights (Jiang et al. 2020)."""
 
@@ -319,10 +321,14 @@ def _log_mean(logs: Tensor, constant: float, method: str, cost: int) -> Estimate
     n = len(logs)
     total = logs.logsumexp(0) - math.log(n)
     shares = (logs - total).exp()
+    error = float(shares.std()) / math.sqrt(n)
+    effective = float(shares.sum() ** 2 / shares.square().sum())
+    if effective < FEW:  # a few draws carry the mean: their spread says more than the formula
+        error = max(error, float(logs.std()) / math.sqrt(effective))
     return Estimate(
         value=float(total) + constant,
         kind="estimate",
-        error=float(shares.std()) / math.sqrt(n),
+        error=error,
         method=method,
         cost=cost,
         cost_unit="energies",
