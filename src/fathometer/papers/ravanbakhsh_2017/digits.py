@@ -43,11 +43,14 @@ def untied(width: int) -> Callable[[int], nn.Module]:
     """64 pixels, two hidden layers of this width, 10 classes."""
 
     def make(seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            sizes = (64, width), (width, width), (width, 10)
-            layers = [nn.Linear(a, b) for a, b in sizes]
-        return nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+        stream = generator(seed, "untied")
+        layers = []
+        for a, b in ((64, width), (width, width), (width, 10)):
+            layer = nn.utils.skip_init(nn.Linear, a, b)
+            for part in layer.parameters():  # the start of torch.nn.Linear, and of TiedLinear
+                nn.init.uniform_(part, -(a**-0.5), a**-0.5, generator=stream)
+            layers += [layer, nn.ReLU()]
+        return nn.Sequential(nn.Flatten(), *layers[:-1])
 
     return make
 
