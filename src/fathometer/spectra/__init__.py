@@ -22,6 +22,7 @@ from fathometer.spectra.monitor import (
 )
 from fathometer.spectra.spacing import SpacingRatio, spacing_ratio
 from fathometer.spectra.spikes import outlier
+from fathometer.spectra.zero_modes import zero_modes
 
 __all__ = [
     "ClassSplit",
@@ -54,4 +55,5 @@ __all__ = [
     "outlier",
     "spacing_ratio",
     "spectral_overlap",
+    "zero_modes",
 ]
