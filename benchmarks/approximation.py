@@ -1,12 +1,16 @@
 """Races of the approximation room: knots, polynomials into networks, trained networks, certificates."""
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from benchmarks.race import Race
 from fathometer.approximation import approximate, certify, shallow, trained
+from fathometer.approximation.layering import layered
 from fathometer.approximation.network import Builder, SkipNetwork
 
 PEERS = ["pwlf==2.7.0", "bound-propagation==0.4.7"]
@@ -82,8 +86,7 @@ def _tents(levels: int) -> SkipNetwork:
 
 
 def _pwlf() -> float:
-    import pwlf
-
+    pwlf = importlib.import_module("pwlf")
     x = np.linspace(0, 1, 1001)
     fit = pwlf.PiecewiseLinFit(x, np.exp(x), seed=0)
     fit.fitfast(8)
@@ -96,21 +99,14 @@ def _trained() -> float:
 
 
 def _crown() -> float:
-    import torch
-    from bound_propagation import BoundModelFactory, HyperRectangle
-    from torch import nn
-
-    from fathometer.approximation.layering import layered
-
-    net = layered(_tents(9), (0.0, 1.0)).module
+    peer = importlib.import_module("bound_propagation")
+    net: Any = layered(_tents(9), (0.0, 1.0)).module
     chain: list[nn.Module] = []
-    modules: Any = zip(net.layers, net.activations, strict=True)
-    for linear, _ in modules:
+    for linear in net.layers:
         chain += [linear, nn.ReLU()]
-    output: Any = net.output
-    bounded = BoundModelFactory().build(nn.Sequential(*chain, output))
+    bounded = peer.BoundModelFactory().build(nn.Sequential(*chain, net.output))
     edges = torch.linspace(0, 1, 513, dtype=torch.float64)[:, None]
-    bounds = bounded.crown(HyperRectangle(edges[:-1], edges[1:]))
+    bounds = bounded.crown(peer.HyperRectangle(edges[:-1], edges[1:]))
     lower, upper = bounds.concretize()
     middle = (edges[:-1] + edges[1:]) / 2
     half = (edges[1:] - edges[:-1]) / 2

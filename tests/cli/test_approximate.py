@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import fathometer as fm
 from fathometer.cli import run
 
 
@@ -19,6 +20,15 @@ def test_the_square_takes_the_proved_fewest_units(capsys, error):
     assert found["network"]["value"] <= error
     levels = int(np.ceil(0.5 * np.log2(1 / (8 * error))))  # no network of fewer units reaches the error
     assert found["certificate"]["upper"] == pytest.approx(2.0 ** (-2 * levels - 3), rel=1e-9)
+
+
+def test_weights_and_drawing_are_written(capsys, tmp_path):
+    weights, drawing = tmp_path / "net.json", tmp_path / "net.svg"
+    answer(capsys, "x^2", "--error", 1e-3, "--layers", 9, "--weights", weights, "--drawing", drawing)
+    net = fm.approximation.SkipNetwork.from_json(weights.read_text())
+    x = np.linspace(0, 1, 1001)
+    assert np.abs(net(x) - x**2).max() <= 1e-3 and net.units == 4
+    assert "<svg" in drawing.read_text()
 
 
 def test_the_exported_network_keeps_the_certificate(capsys, tmp_path):

@@ -141,9 +141,9 @@ def lowered(target: Target, chain: Chain, error: float) -> Chain | None:
 def trimmed(target: Target, now: Chain, error: float, rounds: int = 8) -> Chain:
     """Levels taken away one at a time, the least needed first, while a new fit keeps the error."""
     while True:
-        levels = now.levels or ()
+        levels = list(now.levels or ())
         order = np.argsort(now.weights * 0.25 ** np.array(levels))  # least harm first
-        fewer = (tuple(m - (i == j) for i, m in enumerate(levels)) for j in order if levels[j] > 1)
+        fewer = (tuple(m - (i == j) for i, m in enumerate(levels)) for j in order.tolist() if levels[j] > 1)
         trials = (realized(target, now, trial, rounds) for trial in fewer)
         better = next((trial for trial in trials if trial.error <= error), None)
         if better is None:

@@ -50,9 +50,9 @@ class ChainSearch:
         """The fits of a structure, the best first, made when first asked for."""
         key = (kinks, squarers)
         if key not in self.fits:
-            fewer = self.fits.get((kinks - 1, squarers))
+            fewer = self.fits.get((kinks - 1, squarers), (None,))[0]
             self.fits[key] = fit_chains(
-                self.part, kinks, squarers, seed=self.seed, starts=_STARTS, fewer=fewer and fewer[0]
+                self.part, kinks, squarers, seed=self.seed, starts=_STARTS, fewer=fewer
             )
         return self.fits[key]
 

@@ -8,6 +8,7 @@ import typer
 from fathometer.cli.models import Seed
 from fathometer.cli.output import AsJson, emit
 from fathometer.errors import InputError
+from fathometer.files import write_atomic
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,6 +30,9 @@ def approximate(
     wiring: Annotated[str, typer.Option(help="skip or layered.")] = "skip",
     method: Annotated[str, typer.Option(help="auto, chain or chebyshev.")] = "auto",
     onnx: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the network as ONNX too.")] = None,
+    layers: Annotated[int | None, typer.Option(metavar="L", help="At most so many hidden layers.")] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all weights as JSON.")] = None,
+    drawing: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the network as SVG.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +47,7 @@ def approximate(
     """  # noqa: D301 - \b keeps the lines of the examples apart
     import fathometer as fm
     from fathometer.approximation.formula import parse
+    from fathometer.drawing.svg import to_svg
 
     if (error is None) == (units is None):
         raise InputError("give one of --error EPS and --units N.")
@@ -51,9 +56,18 @@ def approximate(
         raise InputError(f"{formula!r} has no variable; a constant needs no network.")
     box = domain if len(names) == 1 else [domain] * len(names)
     goal: dict[str, Any] = {"error": error} if units is None else {"units": units}
-    network = fm.approximation.approximate(formula, box, wiring=wiring, method=method, seed=seed, **goal)
+    network = fm.approximation.approximate(
+        formula, box, wiring=wiring, method=method, layers=layers, seed=seed, **goal
+    )
     answers: dict[str, Any] = {"network": network, "certificate": network.certificate}
     if onnx is not None:
         network.to_onnx(onnx)
         answers["onnx"] = str(onnx) if as_json else f"wrote {onnx}"
+    for name, path, text in (
+        ("weights", weights, network.network.to_json),
+        ("drawing", drawing, lambda: to_svg(network.network.picture())),
+    ):
+        if path is not None:
+            write_atomic(path, text())
+            answers[name] = str(path) if as_json else f"wrote {path}"
     emit("approximate", answers, as_json)

@@ -6,6 +6,7 @@ proof gives for the network as built, is set beside the largest error at many po
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -168,8 +169,8 @@ def theorems_8_and_9(*, full: bool = False, seed: int = 0) -> Outcome:
     p, d = forms.shape
     error = 1e-2
     n = math.ceil(math.log2(p * d / error))
-    net = liang_srikant.product(forms, error)
-    terms = {(1, 1, 0): 0.5, (1, 1, 1): -0.25, (0, 0, 2): 0.25, (0, 0, 0): 2.0}
+    net = liang_srikant.product(forms.tolist(), error)
+    terms: dict[Sequence[int], float] = {(1, 1, 0): 0.5, (1, 1, 1): -0.25, (0, 0, 2): 0.25, (0, 0, 0): 2.0}
     many = liang_srikant.multinomial(terms, error)
     b = many.bits + 1
 
@@ -199,7 +200,10 @@ def corollaries_10_13_14(*, full: bool = False, seed: int = 0) -> Outcome:
     nested = liang_srikant.composition_with_polynomial(["sin(x)"], {(1, 1, 0): 0.5, (0, 2, 1): 0.5}, error)
     bell = liang_srikant.gaussian(3, error)
     direction = np.array([0.25, 0.25, 0.5])
-    ridge, plain = liang_srikant.ridge("exp(x-1)", direction, error), liang_srikant.smooth("exp(x-1)", error)
+    ridge, plain = (
+        liang_srikant.ridge("exp(x-1)", direction.tolist(), error),
+        liang_srikant.smooth("exp(x-1)", error),
+    )
     return Outcome(
         checks=(
             _seen("Corollary 10: error", nested,
