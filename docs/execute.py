@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 240.0
+LIMIT = 600.0
 _BLOCK = re.compile(r"(<!-- not run[^>]*-->\s*\n)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
