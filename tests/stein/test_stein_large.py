@@ -159,6 +159,6 @@ def test_large_samples_refuse(call, message):
 
 
 def test_points_beyond_the_budget_are_refused_before_the_work():
-    x, b = draw(4000, 20)
-    with fm.budget(5_000_000), pytest.raises(fm.BudgetError, match="Stein kernel of 4000 points of 20"):
+    x, b = draw(40_000, 20)
+    with fm.budget(50_000_000), pytest.raises(fm.BudgetError, match="Stein kernel of 40000 points of 20"):
         ksd(x, b)

@@ -61,7 +61,9 @@ def fill_direct(code, first, second, trace, Z, Y, B, Z2, Y2, B2, white, out):
     """
     d, m = Z.shape
     k = Z2.shape[1]
-    r2, q2, cross, product = np.empty((4, k), out.dtype)
+    # four arrays, not the rows of one: the compiler must see that they do not overlap
+    r2, q2 = np.empty(k, out.dtype), np.empty(k, out.dtype)
+    cross, product = np.empty(k, out.dtype), np.empty(k, out.dtype)
     for i in range(m):
         r2[:] = 0.0
         q2[:] = 0.0
@@ -117,7 +119,9 @@ def fill_products(
     """
     m, k = out.shape
     d = Z.shape[1]
-    r2, q2, cross, product = np.empty((4, k), out.dtype)
+    # four arrays, not the rows of one: the compiler must see that they do not overlap
+    r2, q2 = np.empty(k, out.dtype), np.empty(k, out.dtype)
+    cross, product = np.empty(k, out.dtype), np.empty(k, out.dtype)
     one = ratio / ratio
     two, up, down = one + one, ratio * ratio, one / (ratio * ratio)
     close = one * CLOSE if out.itemsize == 8 else one * CLOSE_SINGLE

@@ -30,6 +30,7 @@ from fathometer.stein.sample import Sample
 from fathometer.work import chunk_size, grid, reduce_chunks
 
 TILE = 256
+_SMALL = 1 << 25  # bytes that are not worth a look at the free memory
 _DIRECT_DIMENSIONS = 12
 
 
@@ -77,9 +78,9 @@ class SteinGram:
         self.center = sample.points.mean(0)
         # a side holds Z, Y, B and S of every summand, and making it as much again
         need = 8 * len(kernel) * (10 * sample.points.size + 32 * tile * tile) + 64 * sample.size
-        chunk_size(
-            1, need, what=f"the Stein kernel of {sample.size} points of {sample.dimension} coordinates"
-        )
+        if need > _SMALL:
+            what = f"the Stein kernel of {sample.size} points of {sample.dimension} coordinates"
+            chunk_size(1, need, what=what)
         tilted = [self._tilted(sample.points, sample.scores, radial)[0] for radial in kernel]
         self._means = [b.mean(0) for b in tilted]
         spread = np.sqrt(np.square(sample.points - self.center).sum())
