@@ -49,7 +49,7 @@ def trained(build, examples):
 
 def plain_loop(build, examples, points):
     """Losses on the grid, one point at a time through a data loader."""
-    surface, model, x, y = trained(build, examples)
+    surface, _, x, y = trained(build, examples)
     u, v = (filter_direction(surface, 0, i) for i in (0, 1))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=128)
     moved, criterion = build(), nn.CrossEntropyLoss()

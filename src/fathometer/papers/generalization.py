@@ -30,7 +30,8 @@ QUICK = (
     "local_entropy", "pac_bayes", "pac_bayes_bound", "weight_norm", "spectral_product", "frobenius_product",
     "relative_flatness_plain", "relative_flatness", "adaptive_box", "adaptive_average", "adaptive_one_step",
     "relative_norm", "relative_trace", "fisher_rao", "fisher_rao_empirical", "pac_bayes_relative",
-    "path_norm", "path_norm_2", "m_sharpness", "m_sharpness_normalized", "m_sharpness_average", "quotient_norm",
+    "path_norm", "path_norm_2", "m_sharpness", "m_sharpness_normalized", "m_sharpness_average",
+    "quotient_norm",
     "information_geometric", "normalized_sharpness", "orbit_trace", "orbit_weight_norm",
 )  # fmt: skip
 FLAT = frozenset(["local_volume", "pac_bayes", "pac_bayes_relative"])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fathometer.drawing import Picture
-from fathometer.errors import FathometerError
+from fathometer.errors import FathometerError, InputError
 from fathometer.model import LossSurface
 from fathometer.results import Row, Table
 from fathometer.sharpness.attention import heads
@@ -31,6 +31,10 @@ TOLERANCE = 1e-3
 """Relative change that counts as none, beside the errors of the two measurements."""
 CLEAR = 0.1
 """Change beyond which errors that would explain it leave the question open."""
+TRANSFORMATIONS = (
+    "layer_scale", "neuron_scale", "unit_order", "head_basis", "output_scale", "bijection",
+)  # fmt: skip
+MOST_IN_OTHER_COORDINATES = 2048
 CONDITION = 10.0
 """Of the matrices at the heads of an attention."""
 IN_OTHER_COORDINATES = frozenset(
@@ -69,6 +73,7 @@ def audit(
     surface: LossSurface,
     names: Iterable[str] | None = None,
     *,
+    transformations: Iterable[str] | None = None,
     factor: float = 10.0,
     example_inputs: Any = None,
     seed: int = 0,
@@ -85,6 +90,8 @@ def audit(
     Args:
         surface: Loss surface of the network.
         names: Which measures; all of them if None.
+        transformations: Which ones; all if None ("bijection" for up to 2,048 parameters: its products
+            are slow).
         factor: Of the layer, the outputs and the coordinates; larger than 1.
         example_inputs: Arguments of the model, where the surface cannot tell them.
         seed: Of the drawn factors.
@@ -97,10 +104,15 @@ def audit(
         the network does not have.
 
     Raises:
-        InputError: If a name is unknown or the network has no rescaling.
+        InputError: If a measure or transformation is unknown, or the network has no rescaling.
     """
     wanted = chosen(names, surface, layers=False)
-    places, notes = _places(surface, factor, example_inputs, seed)
+    kinds = TRANSFORMATIONS if transformations is None else tuple(transformations)
+    if unknown := [kind for kind in kinds if kind not in TRANSFORMATIONS]:
+        raise InputError(f"transformations has {unknown[0]!r}; there are {', '.join(TRANSFORMATIONS)}.")
+    if transformations is None and surface.size > MOST_IN_OTHER_COORDINATES:
+        kinds = kinds[:-1]
+    places, notes = _places(surface, kinds, factor, example_inputs, seed)
     rows = []
     total = len(wanted) * (1 + len(places))
     done = 0
@@ -123,7 +135,7 @@ def audit(
 
 
 def _places(
-    surface: LossSurface, factor: float, example_inputs: Any, seed: int
+    surface: LossSurface, kinds: tuple[str, ...], factor: float, example_inputs: Any, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
     """The network after each transformation that it has, and what it has not."""
     group = group_of(surface, example_inputs)
@@ -144,7 +156,10 @@ def _places(
         "output_scale": lambda: output_scale(model, factor, arguments),
     }
     notes = []
+    places = {name: place for name, place in places.items() if name in kinds}
     for name, make in more.items():
+        if name not in kinds:
+            continue
         try:
             moved = make()
         except FathometerError as cause:
@@ -156,7 +171,7 @@ def _places(
             places[name] = surface.around(moved)
     exact = surface.double()
     size = float(exact.theta.norm())
-    if size > 0:
+    if size > 0 and "bijection" in kinds:
         inner = 0.5 * size
         places["bijection"] = RadialBijection(exact.theta, size, inner, inner / factor).apply(exact)
     return places, notes
