@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fathometer.approximation.blocks import swings
 from fathometer.approximation.certificates import Certificate, certify, sample_points
 from fathometer.approximation.chains import squared
 from fathometer.approximation.chebyshev import emulated
@@ -20,7 +21,7 @@ from fathometer.approximation.network import Builder, SkipNetwork
 from fathometer.approximation.search import ChainSearch
 from fathometer.approximation.shallow import curvature_sign, shallow
 from fathometer.approximation.smoothness import chebyshev_coefficients
-from fathometer.approximation.structure import composed, swings
+from fathometer.approximation.structure import composed
 from fathometer.approximation.target import Target, as_target
 from fathometer.errors import BudgetError, CapabilityError, InputError
 from fathometer.results import Result
