@@ -153,3 +153,8 @@ def test_sizes_that_make_no_sense_are_refused(sizes):
 )
 def test_sizes_are_written_as_people_do(size, words):
     assert in_words(size) == words
+
+
+def test_a_fixed_part_beyond_the_budget_is_refused_also_where_items_are_free():
+    with budget(10), pytest.raises(BudgetError, match="would fit"):
+        chunk_size(3, 0.0, fixed=100)
