@@ -129,6 +129,8 @@ def test_unknown_measures_are_refused_before_any_work(surface):
         measure(surface, ["hessian_norm", "flatness"])
     with pytest.raises(InputError, match="names has 'sharp'"):
         audit(surface, "sharp")
+    with pytest.raises(InputError, match="transformations has 'rotation'; there are layer_scale"):
+        audit(surface, ["hessian_norm"], transformations=["rotation"])
 
 
 def test_the_factor_of_the_outputs_and_of_the_coordinates_are_those_that_were_asked_for(surface):
@@ -156,7 +158,10 @@ def test_heads_of_a_transformer_change_what_only_rescalings_leave():
     model = fm.model.transformer(4, 2, 1, 2, seed=0)
     x = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     surface = LossSurface(model, "cross_entropy", (x, torch.arange(12) % 2))
-    rows = {(r.measure, r.transformation): r for r in audit(surface, ["relative_norm"])}
+    rows = {
+        (r.measure, r.transformation): r
+        for r in audit(surface, ["relative_norm"], transformations=["neuron_scale", "head_basis"])
+    }
     assert rows["relative_norm", "neuron_scale"].verdict == "invariant"
     assert rows["relative_norm", "head_basis"].verdict == "changes"
 

@@ -11,6 +11,9 @@ from fathometer.survey.vocabulary import Fact, Section, Skipped, records
 
 FACTOR = 1e6
 
+RESCALINGS = ("layer_scale", "neuron_scale")
+"""Transformations of the audit in the report."""
+
 
 def measure(subject: Subject) -> Section:
     """Every sharpness with its invariances, equivalent networks sharper and flatter, a landscape."""
@@ -27,7 +30,8 @@ def measure(subject: Subject) -> Section:
     subject.progress(2, 4, "the flattest network with the same outputs")
     flatter = subject.attempt("the flattest equivalent network", lambda: _flattest(subject))
     audit = subject.attempt(
-        "the audit of invariances", lambda: sharpness.audit(surface, effort.audited, seed=seed)
+        "the audit of invariances",
+        lambda: sharpness.audit(surface, effort.audited, transformations=RESCALINGS, seed=seed),
     )
     subject.progress(3, 4, "landscape")
     landscape = subject.attempt(
