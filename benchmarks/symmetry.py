@@ -119,15 +119,16 @@ def _emlp_basis(action: Action) -> int:
             super().__init__()
 
     rep = reps.T(1)(Given())
+    reps.Rep.solcache.clear()  # solutions are remembered by the group's name
     return int((rep >> rep).equivariant_basis().shape[-1])
 
 
 def _emlp() -> tuple[Any, Any]:
     """emlp without its layers: they need a library that current jax has left behind."""
-    found = importlib.util.find_spec("emlp")
-    if found is None:
-        raise ImportError("No module named 'emlp'")
     if "emlp" not in sys.modules:
+        found = importlib.util.find_spec("emlp")
+        if found is None:
+            raise ImportError("No module named 'emlp'")
         package = types.ModuleType("emlp")
         package.__path__ = list(found.submodule_search_locations or [])
         sys.modules["emlp"] = package
