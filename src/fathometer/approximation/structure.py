@@ -99,8 +99,6 @@ def _share_out(squarers: list[Block], budget: float) -> None:
         worst = max(left, key=left.__getitem__)
         squarers[worst[0]].levels[worst[1]] += 1
         left[worst] /= 4
-        if squarers[worst[0]].levels[worst[1]] > 40:
-            raise InputError("error is too small for float64 with the slopes inside f; ask for a larger one.")
 
 
 def _add_errors(order: list[Block]) -> float:
