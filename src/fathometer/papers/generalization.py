@@ -118,6 +118,12 @@ def error_rate(model: nn.Module, x: Tensor, y: Tensor) -> float:
         return float((model(x).argmax(1) != y).double().mean())
 
 
+def tau_of(values: np.ndarray, gaps: np.ndarray) -> float:
+    """Kendall's tau, not a number where one of them is constant."""
+    found: Any = kendalltau(values, gaps)
+    return float(found.statistic)
+
+
 def judged(rows: list[dict[str, float]], seed: int, resamples: int = 400) -> tuple[Table, int]:
     """Kendall's tau of every measure with the gap, with 5th and 95th percentile over resampled networks."""
     gaps = np.array([row["gap"] for row in rows])
@@ -127,11 +133,11 @@ def judged(rows: list[dict[str, float]], seed: int, resamples: int = 400) -> tup
     found = []
     for name in names:
         values = np.array([row.get(name, math.nan) for row in rows]) * (-1.0 if name in FLAT else 1.0)
-        tau = float(kendalltau(values, gaps).statistic) if np.isfinite(values).all() else math.nan
+        tau = tau_of(values, gaps) if np.isfinite(values).all() else math.nan
         if not math.isfinite(tau):
             continue
         with np.errstate(all="ignore"):
-            again = np.array([kendalltau(values[p], gaps[p]).statistic for p in picks])
+            again = np.array([tau_of(values[p], gaps[p]) for p in picks])
         low, high = np.nanpercentile(again, [5, 95]).tolist()
         found.append(
             Row(

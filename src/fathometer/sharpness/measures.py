@@ -244,7 +244,8 @@ def chosen(
         elif name in _LAYERS and surface is not None:
             found |= of_layers(name, surface)
         elif name.partition(":")[0] in _LAYERS and surface is not None:
-            found[name] = of_block(*name.split(":", 1), surface)
+            kind, _, pattern = name.partition(":")
+            found[name] = of_block(kind, pattern, surface)
         else:
             raise InputError(
                 f"names has {name!r}, which is no measure; there are {', '.join([*MEASURES, *_LAYERS])}."

@@ -8,6 +8,7 @@ measures by how much the predictions change (Jang, Lee, Park & Noh 2022).
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ def metric_norm(
         value = float(torch.linalg.eigvalsh(root @ H.to_dense() @ root.T)[-1])
         return Estimate(value=value, kind="exact", error=0.0, method="dense eigenvalues", cost=2 * exact.size)
     cost = 0
+    Scipy: Any = ScipyOperator  # its stubs know only the abstract class
 
     def as_scipy(A: LinearOperator, shift: float) -> ScipyOperator:
         def product(X: np.ndarray) -> np.ndarray:
@@ -93,12 +95,12 @@ def metric_norm(
             cost += V.shape[1]
             return (A.product(V) + shift * V).numpy().reshape(X.shape)
 
-        return ScipyOperator((exact.size, exact.size), matvec=product, matmat=product, dtype=np.float64)
+        return Scipy((exact.size, exact.size), matvec=product, matmat=product, dtype=np.float64)
 
     start = numpy_generator(seed, "metric_norm").standard_normal((exact.size, 1))
     top = eigenpairs(H, 1, "largest", tolerance=0.05, seed=seed, check=False).vectors.numpy()
     each = 1.0 / (scale.square() * gauss_newton_weights(exact, seed) + damping)
-    precondition = ScipyOperator(H.shape, matvec=lambda x: (each * torch.from_numpy(x.ravel())).numpy())
+    precondition = Scipy(H.shape, matvec=lambda x: (each * torch.from_numpy(x.ravel())).numpy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # how far it came is in the error
         found, vectors = lobpcg(

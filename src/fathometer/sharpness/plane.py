@@ -35,6 +35,7 @@ class Plane:
         self.surface, self.directions, self.cached = surface, tuple(directions), ""
         self.coefficients: tuple[float, ...] = (0.0,) * len(self.directions)
         self._kept: list[list[Tensor]] = []
+        self._batch = 0
         self._problem = surface._problem
         if self._problem.objective.opaque:
             return

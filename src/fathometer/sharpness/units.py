@@ -320,8 +320,8 @@ def _classes(reader: UnitReader) -> tuple[UnitClass, ...]:
     history: dict[int, list[tuple[str, int]]] = {}
     for name, parts in reader.touched:
         for ids in parts:
-            seen, counts = np.unique(group[ids.numpy()], return_counts=True)
-            for g, count in zip(seen.tolist(), counts.tolist(), strict=True):
+            seen, times = np.unique(group[ids.numpy()], return_counts=True)
+            for g, count in zip(seen.tolist(), times.tolist(), strict=True):
                 history.setdefault(g, []).append((name, count))
     classes: dict[Any, list[int]] = {}
     for g, places in where.items():

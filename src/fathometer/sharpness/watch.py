@@ -89,8 +89,9 @@ class SharpnessLog:
     def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, *_: Any, **__: Any) -> None:
         """A step of Lightning has ended."""
         row = self(pl_module, int(trainer.global_step))
-        if row is not None and hasattr(pl_module, "log_dict"):
-            pl_module.log_dict({f"sharpness/{k}": v for k, v in row.items() if k not in ("step", "seconds")})
+        log: Any = getattr(pl_module, "log_dict", None)
+        if row is not None and log is not None:
+            log({f"sharpness/{k}": v for k, v in row.items() if k not in ("step", "seconds")})
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> Any:
         """A step of the Hugging Face Trainer has ended."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from fathometer.drawing import Axis, Band, Line, Panel, Picture, Points, Rule
 from fathometer.papers.dinh_2017.networks import product_surface
@@ -41,7 +41,9 @@ def figure_1(*, full: bool = False, seed: int = 0) -> Outcome:
     """
     grid = np.linspace(-4.0, 4.0, 2001 if full else 801)
     floor = float(wavy(0.0))
-    rim = [float(brentq(lambda t: wavy(t) - floor - EPS, *ends)) for ends in ((-1.5, 0.0), (0.0, 1.5))]
+    rim = [
+        root_scalar(lambda t: wavy(t) - floor - EPS, bracket=ends).root for ends in ((-1.5, 0.0), (0.0, 1.5))
+    ]
     inside = np.linspace(rim[0], rim[1], 4001)[1:-1]
     near = np.linspace(-EPS, EPS, 4001)
     sharpness = float(wavy(near).max() - floor) / (1.0 + floor)

@@ -77,7 +77,7 @@ def section_5_1(*, full: bool = False, seed: int = 0) -> Outcome:
 
 
 def _weight_normalized(surface: LossSurface, factor: float) -> LossSurface:
-    """The network with the direction of its first weight, of norm ``factor``, as parameter; its scale fixed."""
+    """The network with the direction of its first weight as parameter, of norm ``factor``; scale fixed."""
     model = surface.write()
     W = model.fc1.weight.detach()  # type: ignore[union-attr]
     scale = float(W.norm())
