@@ -52,7 +52,7 @@ def gaps(function, where):
     if not text:
         yield f"{where}: no docstring"
         return
-    takes = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+    takes = [n for n in inspect.signature(function).parameters if n not in ("self", "cls") and n.strip("_")]
     listed = entries(text, "Args")
     silent = [n for n in takes if not (mentions(text, n) if listed is None else n in listed)]
     if silent:

@@ -82,9 +82,9 @@ class BoxSearch:
             size = np.abs(weights) @ (np.abs(at[index]) + np.abs(tilt[index]).sum(axis=2) + rest[index])
             r = r + (len(index) + 4) * _UNIT * (size + abs(bias))
             if kind == "output":
-                return c, g, r
+                break  # the last row
             at[d + j], tilt[d + j], rest[d + j] = _activated(kind, c, g, r)
-        raise AssertionError  # pragma: no cover - the last row is the output
+        return c, g, r
 
     def _bound(
         self, center: np.ndarray, half: np.ndarray, at: float, tilt: np.ndarray, rest: float
