@@ -63,8 +63,9 @@ def units_one_variable(*, full: bool = False, seed: int = 0) -> Outcome:
             for r in rows
             if r["f"] == f and r["units"] > r["ceiling"]
         ]
+        note = "no smaller chain found: " * bool(over) + "; ".join(over)
         checks.append(check(f"{f}: errors at which no more units are used", len(places), within,
-                            within == len(places), "; ".join(over)))  # fmt: skip
+                            within == len(places), note))  # fmt: skip
     good = all(row["proved"] for row in rows)
     checks.append(check("every network has an exact certificate below its error", len(rows),
                         sum(row["proved"] for row in rows), good))  # fmt: skip
