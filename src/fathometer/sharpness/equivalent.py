@@ -234,6 +234,10 @@ def canonical(surface: LossSurface, example_inputs: Any = None) -> LossSurface:
 
     The same for all equivalent networks: the problem is convex, and strictly so where weights move.
 
+    Args:
+        surface: Loss surface of the network.
+        example_inputs: Arguments of the model, where the surface cannot tell them.
+
     Raises:
         InputError: If the network has no rescaling that changes a measured weight.
         CapabilityError: If the network cannot be exported.

@@ -87,14 +87,14 @@ class SharpnessLog:
     # method of its callbacks by name with (args, state, control, model=...).
 
     def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, *_: Any, **__: Any) -> None:
-        """A step of Lightning has ended."""
+        """A step of Lightning has ended: called with its ``trainer`` and the model, ``pl_module``."""
         row = self(pl_module, int(trainer.global_step))
         log: Any = getattr(pl_module, "log_dict", None)
         if row is not None and log is not None:
             log({f"sharpness/{k}": v for k, v in row.items() if k not in ("step", "seconds")})
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> Any:
-        """A step of the Hugging Face Trainer has ended."""
+        """A step of the Hugging Face Trainer has ended: its ``args``, ``state``, ``control``, ``model``."""
         row = self(model, int(state.global_step))
         if row is not None and isinstance(getattr(state, "log_history", None), list):
             state.log_history.append({f"sharpness/{k}": v for k, v in row.items() if k != "seconds"})
