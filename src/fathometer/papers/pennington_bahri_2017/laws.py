@@ -218,6 +218,48 @@ def energies(*, full: bool = False, seed: int = 0) -> Outcome:
     )
 
 
+def _judged(rows: list[Row], panels: list[Panel]) -> Outcome:
+    """The claims about the index."""
+    exponent = max(abs(r.exponent - 1.5) for r in rows)
+    coefficient = max(abs(r.fitted / r.coefficient - 1) for r in rows)
+    sampled = max(abs(r.sampled - r.index_at_double) for r in rows)
+    short = max(r.trusted_to for r in rows)
+    picture = Picture(
+        title="Index against energy",
+        caption="Solid: exact index of the laws. Dashed: the 3/2 law, drawn up to a relative excess of 1.",
+        panels=tuple(panels),
+    )
+    return Outcome(
+        checks=(
+            check(
+                "small indices grow as the energy's excess to the power 3/2",
+                1.5,
+                1.5 + exponent,
+                exponent < 1e-3,
+            ),
+            check(
+                "with the coefficient of the square-root edge",
+                "equal",
+                coefficient,
+                coefficient < 1e-3,
+                "relative difference",
+            ),
+            check(
+                "the index of random matrices at twice the critical energy", "equal", sampled, sampled < 0.01
+            ),
+            check(
+                "the 3/2 law is good to 5% only close to the critical energy",
+                "not stated",
+                short,
+                short < 0.1,
+                "largest relative excess at which it holds",
+            ),
+        ),
+        table=Table(title="the 3/2 law", rows=tuple(rows)),
+        pictures=(picture,),
+    )
+
+
 @item("figure-3", "The index against energy, and its 3/2 law", seconds=3)
 def figure_3(*, full: bool = False, seed: int = 0) -> Outcome:
     """Sections 4.1 and 4.2: the index of both laws, in closed form, with the 3/2 law of small indices.
@@ -268,44 +310,7 @@ def figure_3(*, full: bool = False, seed: int = 0) -> Outcome:
                 title="Wishart + Wigner" if name == "wigner" else "ReLU",
             )
         )
-    exponent = max(abs(r.exponent - 1.5) for r in rows)
-    coefficient = max(abs(r.fitted / r.coefficient - 1) for r in rows)
-    sampled = max(abs(r.sampled - r.index_at_double) for r in rows)
-    short = max(r.trusted_to for r in rows)
-    picture = Picture(
-        title="Index against energy",
-        caption="Solid: exact index of the laws. Dashed: the 3/2 law, drawn up to a relative excess of 1.",
-        panels=tuple(panels),
-    )
-    return Outcome(
-        checks=(
-            check(
-                "small indices grow as the energy's excess to the power 3/2",
-                1.5,
-                1.5 + exponent,
-                exponent < 1e-3,
-            ),
-            check(
-                "with the coefficient of the square-root edge",
-                "equal",
-                coefficient,
-                coefficient < 1e-3,
-                "relative difference",
-            ),
-            check(
-                "the index of random matrices at twice the critical energy", "equal", sampled, sampled < 0.01
-            ),
-            check(
-                "the 3/2 law is good to 5% only close to the critical energy",
-                "not stated",
-                short,
-                short < 0.1,
-                "largest relative excess at which it holds",
-            ),
-        ),
-        table=Table(title="the 3/2 law", rows=tuple(rows)),
-        pictures=(picture,),
-    )
+    return _judged(rows, panels)
 
 
 @item(
