@@ -75,16 +75,9 @@ class BoxSearch:
         at[:d] = center.T
         for k in range(d):
             tilt[k, :, k] = half[:, k]
-        for j, (index, weights, bias, kind) in enumerate(self.rows):
-            c = weights @ at[index] + bias
-            g = np.tensordot(weights, tilt[index], 1)
-            r = np.abs(weights) @ rest[index]
-            size = np.abs(weights) @ (np.abs(at[index]) + np.abs(tilt[index]).sum(axis=2) + rest[index])
-            r = r + (len(index) + 4) * _UNIT * (size + abs(bias))
-            if kind == "output":
-                break  # the last row
-            at[d + j], tilt[d + j], rest[d + j] = _activated(kind, c, g, r)
-        return c, g, r
+        for j, row in enumerate(self.rows[:-1]):
+            at[d + j], tilt[d + j], rest[d + j] = _activated(row[3], *_affine(row, at, tilt, rest))
+        return _affine(self.rows[-1], at, tilt, rest)
 
     def _bound(
         self, center: np.ndarray, half: np.ndarray, at: float, tilt: np.ndarray, rest: float
@@ -137,6 +130,18 @@ class BoxSearch:
         seen = max(seen, float(abs(self.arb(exact) - value).abs_lower()) - slack)
         if seen > self.lower:
             self.lower, self.worst_at = seen, tuple(center.tolist())
+
+
+def _affine(
+    row: tuple[Any, ...], at: np.ndarray, tilt: np.ndarray, rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Center, slopes and rest of one row of weights; the rest also holds what rounding may add."""
+    index, weights, bias, _ = row
+    c = weights @ at[index] + bias
+    g = np.tensordot(weights, tilt[index], 1)
+    r = np.abs(weights) @ rest[index]
+    size = np.abs(weights) @ (np.abs(at[index]) + np.abs(tilt[index]).sum(axis=2) + rest[index])
+    return c, g, r + (len(index) + 4) * _UNIT * (size + abs(bias))
 
 
 def _activated(

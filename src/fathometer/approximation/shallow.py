@@ -215,7 +215,8 @@ def _equalized(target: Target, sign: int, n: int, density: tuple[np.ndarray, np.
         spread = float(root.max() - root.min()) / float(root.max() or 1.0)
         if spread < best[0]:
             best = (spread, x.copy())
-        rounding = 4e-16 * size / float(gap.max() or 1.0)  # gaps of tiny pieces are differences of large values
+        # gaps of tiny pieces are differences of large values
+        rounding = 4e-16 * size / float(gap.max() or 1.0)
         if n == 1 or spread < max(1e-13, rounding):
             break
         with np.errstate(all="ignore"):

@@ -10,7 +10,7 @@ Gauss-Newton trace: a convex problem in the log-scales,
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -302,8 +302,7 @@ def _shrinking(group: Rescalings, name: str) -> np.ndarray | None:
     if name not in group.tensors:
         return None
     rows, place = _rows(group, name)
-    found: Any = lsqr(rows, -np.ones(rows.shape[0]), atol=1e-12, btol=1e-12)
-    z = found[0]
+    z = cast(Any, lsqr(rows, -np.ones(rows.shape[0]), atol=1e-12, btol=1e-12))[0]
     shrink = -np.asarray(rows @ z)[place.numpy()]
     return z / shrink.mean() if shrink.min() >= 0.5 else None
 
