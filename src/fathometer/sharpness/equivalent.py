@@ -302,7 +302,7 @@ def _shrinking(group: Rescalings, name: str) -> np.ndarray | None:
     if name not in group.tensors:
         return None
     rows, place = _rows(group, name)
-    z = cast(Any, lsqr(rows, -np.ones(rows.shape[0]), atol=1e-12, btol=1e-12))[0]
+    z = lsqr(rows, -np.ones(cast(tuple[int, int], rows.shape)[0]), atol=1e-12, btol=1e-12)[0]
     shrink = -np.asarray(rows @ z)[place.numpy()]
     return z / shrink.mean() if shrink.min() >= 0.5 else None
 
