@@ -20,9 +20,13 @@ RELATIVE = 1e-10
 # what the first argument of a verb of a surface, and the first two of a verb of a sample, are called
 SURFACE, SAMPLE = {"surface", "A_or_surface", "surface_or_factory"}, ["points", "scores"]
 
+OTHER = mlp((3, 4, 2), seed=2).double()  # a second network, for what takes two
 LABELS = {"class_split", "pac_bayes"}  # verbs of a classifier
 OPTIONS = {
     "adaptive": {"radius": 0.1, "steps": 10},
+    "align": {"other": OTHER},
+    "barrier": {"other": OTHER, "points": 5},
+    "connect": {"other": OTHER, "steps": 5, "points": 5},
     "constant_in_the_ball": {"radius": 0.1},
     "epsilon_sharpness": {"radius": 0.1, "steps": 10},
     "geodesic": {"radius": 0.1, "steps": 5},
@@ -89,6 +93,10 @@ def numbers(answer):
         return np.concatenate([numbers(answer[key]) for key in sorted(answer)] or [np.zeros(0)])
     if isinstance(answer, str | None):
         return np.zeros(0)
+    if isinstance(answer, fm.LossSurface):
+        return numbers(answer.theta)
+    if isinstance(answer, torch.nn.Module):
+        return numbers([p.detach() for p in answer.parameters()])
     if isinstance(answer, fm.Table):
         return numbers([tuple(row.values()) for row in answer.rows])
     if hasattr(answer, "value"):

@@ -8,7 +8,6 @@ import typer
 from fathometer.cli.models import Seed
 from fathometer.cli.output import AsJson, emit
 from fathometer.errors import InputError
-from fathometer.files import write_atomic
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,6 +47,7 @@ def approximate(
     import fathometer as fm
     from fathometer.approximation.formula import parse
     from fathometer.drawing.svg import to_svg
+    from fathometer.files import write_atomic
 
     if (error is None) == (units is None):
         raise InputError("give one of --error EPS and --units N.")
