@@ -35,6 +35,7 @@ class Race:
         agree: Given our answer and the peers' by name, one line on how far they agree;
             raises if they do not. A peer that did not run is missing from the dictionary.
         repeats: Rounds, at most.
+        shares: By the peer's name, the share of the work that it is given; its times are divided by it.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Race:
     peers: dict[str, Callable[[], Any]]
     agree: Callable[[Any, dict[str, Any]], str]
     repeats: int = 5
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def run_race(race: Race) -> dict[str, Any]:
         except Exception as cause:
             agreement, agreed = f"DISAGREES: {type(cause).__name__}: {_line(cause)}", False
     _rounds(works, lanes, race.repeats)
+    for name, share in race.shares.items():
+        lanes[name].seconds = [seconds / share for seconds in lanes[name].seconds]
     rows = [_row(lane, ours) for lane in lanes.values()]
     return {
         "title": race.title,

@@ -15,7 +15,7 @@ from benchmarks.race import Race
 from fathometer.model.embedded import digits
 
 PEERS = ["curvlinops-for-pytorch==3.0.1", "hessian-eigenthings==1.0.0a5", "pyhessian==0.1"]
-N = 1792
+N = 1024
 
 
 def perceptron():
@@ -42,6 +42,18 @@ def residual():
     stem = nn.Conv2d(1, 16, 3, padding=1, stride=2)
     return nn.Sequential(
         stem, nn.ReLU(), Residual(16), Residual(16), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(144, 10)
+    )
+
+
+def small():
+    return nn.Sequential(
+        nn.AvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(49, 64),
+        nn.ReLU(),
+        nn.Linear(64, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
     )
 
 
@@ -73,10 +85,10 @@ def ours(build, examples=N):
     return fm.LossSurface(model, "cross_entropy", (x, y), chunk=examples)
 
 
-def curvlinops(build):
+def curvlinops(build, examples=N):
     from curvlinops import HessianLinearOperator
 
-    model, x, y = trained(build)
+    model, x, y = trained(build, examples)
     parameters = dict(model.named_parameters())
     try:
         return HessianLinearOperator(
@@ -88,19 +100,19 @@ def curvlinops(build):
         )
 
 
-def eigenthings(build):
+def eigenthings(build, examples=N):
     from hessian_eigenthings import HessianOperator
 
-    model, x, y = trained(build)
+    model, x, y = trained(build, examples)
     return HessianOperator(
         model, [(x, y)], lambda m, batch: nn.functional.cross_entropy(m(batch[0]), batch[1])
     )
 
 
-def pyhessian(build):
+def pyhessian(build, examples=N):
     from pyhessian import hessian
 
-    model, x, y = trained(build)
+    model, x, y = trained(build, examples)
     return hessian(model, nn.CrossEntropyLoss(), data=(x, y), cuda=False)
 
 
@@ -116,9 +128,9 @@ def lazily(make, use):
     return work
 
 
-def gradients(build, count):
+def gradients(build, count, examples=N):
     """As many full-data gradients: the yardstick of the goals."""
-    model, x, y = trained(build)
+    model, x, y = trained(build, examples)
     parameters = list(model.parameters())
 
     def work():
@@ -163,95 +175,109 @@ def products():
         )
 
 
-def top(build):
-    A = ours(build).hessian()
+FEW = 128
+"""Examples of the races that take thousands of products."""
+
+
+def top():
+    A = ours(perceptron, FEW).hessian()
     return fm.eigenpairs(A, 10, tolerance=1e-4).values
 
 
-def top_curvlinops(build):
+def top_curvlinops():
     from scipy.sparse.linalg import eigsh
 
-    A = curvlinops(build)
+    A = curvlinops(perceptron, FEW)
     return np.sort(eigsh(A.to_scipy(), 10, which="LA", tol=1e-4, return_eigenvectors=False))[::-1].copy()
 
 
-def top_pyhessian(build):
-    values, _ = pyhessian(build).eigenvalues(maxIter=300, tol=1e-4, top_n=10)
+def top_pyhessian():
+    values, _ = pyhessian(perceptron, FEW).eigenvalues(maxIter=100, tol=1e-4, top_n=10)
     return np.array(values)
 
 
 def densities():
-    build, probes, steps = convolutional, 1, 20
-    v = vector(trained(build)[0])
+    """The peers are given a fifth of the probes; curvlinops is told the ends of the spectrum."""
+    probes, steps, part, examples = 50, 100, 10, 512
+    size = len(vector(trained(small, examples)[0]))
+    few = f"({part} probes, times {probes // part})"
 
-    def quadrature(A):
+    @cache
+    def ends():
+        A = ours(small, examples).hessian()
+        return tuple(float(fm.eigenpairs(A, 1, which=side).values[0]) for side in ("smallest", "largest"))
+
+    def quadrature():
         from hessian_eigenthings.algorithms import spectral_density
 
-        return spectral_density(A, num_runs=probes, lanczos_steps=steps, seed=0)
+        found = spectral_density(eigenthings(small, examples), num_runs=part, lanczos_steps=steps, seed=0)
+        return mean(found.grid, found.density)
 
-    def papyan(build=build):
+    def papyan():
         from curvlinops.papyan2020traces.spectrum import lanczos_approximate_spectrum
 
-        A = curvlinops(build)
-        return lanczos_approximate_spectrum(A, ncv=steps, num_repeats=probes, boundaries=(-5.0, 60.0))
+        A = curvlinops(small, examples)
+        return mean(*lanczos_approximate_spectrum(A, ncv=steps, num_repeats=part, boundaries=ends()))
 
+    def agree(mine, theirs):
+        spread = (ends()[1] - ends()[0]) / 100
+        for name, value in theirs.items():
+            if abs(value - mine) > spread:
+                raise ValueError(f"{name}: mean eigenvalue {value:.4g}, ours {mine:.4g}")
+        found = ", ".join(f"{name} {value:.4g}" for name, value in theirs.items())
+        return f"mean eigenvalue: ours {mine:.4g}, {found} (smoothed) in a spectrum {100 * spread:.3g} wide"
+
+    ends()
+    peers = {f"curvlinops {few}": papyan, f"hessian-eigenthings {few}": quadrature}
     yield Race(
-        f"Spectral density, {probes} probes x {steps} steps, convolutional, {len(v):,} parameters",
+        f"Spectral density, {probes} probes x {steps} steps, small perceptron, {size:,} parameters, "
+        f"{examples} examples",
         "2 times curvlinops, 1.8 times hessian-eigenthings",
-        lambda: fm.spectra.density(ours(build), probes, steps, method="lanczos").mean,
-        {
-            "curvlinops": lambda: papyan() and None,
-            "hessian-eigenthings": lambda: quadrature(eigenthings(build)) and None,
-        },
-        lambda mine, theirs: f"mean eigenvalue {mine:.4g} (theirs are smoothed curves)",
-        repeats=2,
+        lambda: fm.spectra.density(ours(small, examples), probes, steps, method="lanczos").mean,
+        peers,
+        agree,
+        repeats=3,
+        shares=dict.fromkeys(peers, part / probes),
     )
 
 
-def trace_by_probes(build=perceptron):
-    import pyhessian as _  # noqa: F401
-
-    return np.mean(pyhessian(build).trace(maxIter=50, tol=1e-2))
+def mean(grid, curve):
+    """Mean of a density given on a grid."""
+    grid, curve = (np.asarray(torch.as_tensor(t).detach().double()) for t in (grid, curve))
+    return float((grid * curve).sum() / curve.sum())
 
 
 def races():
     """Products, eigenpairs, densities, traces and the exact Gauss-Newton spectrum."""
     yield from products()
     yield Race(
-        "Ten largest eigenvalues to a residual of 1e-4, perceptron, 269,322 parameters",
+        f"Ten largest eigenvalues to a residual of 1e-4, perceptron, 269,322 parameters, {FEW} examples",
         "1.6 times curvlinops with eigsh; 4 times PyHessian",
-        lambda: top(perceptron),
-        {
-            "curvlinops + eigsh": lambda: top_curvlinops(perceptron),
-            "PyHessian": lambda: top_pyhessian(perceptron),
-        },
+        top,
+        {"curvlinops + eigsh": top_curvlinops, "PyHessian (100 iterations each at most)": top_pyhessian},
         lambda mine, theirs: near(mine, theirs, 0.05),
-        repeats=2,
+        repeats=3,
     )
     yield from densities()
     yield Race(
-        "Exact trace, perceptron, 10 classes (PyHessian: an estimate to 1%)",
+        f"Exact trace, perceptron, 10 classes, {N} examples (PyHessian: an estimate)",
         "at most 3 gradients",
         lazily(lambda: ours(perceptron), lambda s: fm.spectra.exact_trace(s)["all"].value),
-        {"three gradients": gradients(perceptron, 3), "PyHessian, Hutchinson": trace_by_probes},
-        lambda mine, theirs: near(mine, {k: v for k, v in theirs.items() if "Hut" in k}, 0.2),
-        repeats=5,
-    )
-    few = 384
-    yield Race(
-        f"All eigenvalues of the Gauss-Newton matrix, perceptron, {few} examples",
-        "at most 450 gradients of these examples",
-        lazily(lambda: ours(perceptron, few), lambda s: fm.spectra.gauss_newton_spectrum(s).value[1]),
-        {"450 gradients": gradients_of_few(few, 450)},
-        lambda mine, theirs: f"largest eigenvalue {mine:.4g}",
+        {"three gradients": gradients(perceptron, 3), "PyHessian, 50 probes": trace_by_probes},
+        lambda mine, theirs: near(mine, {k: v for k, v in theirs.items() if "probes" in k}, 0.2),
         repeats=3,
     )
+    examples = 384
+    yield Race(
+        f"All eigenvalues of the Gauss-Newton matrix, perceptron, {examples} examples",
+        "at most 450 gradients of these examples",
+        lazily(lambda: ours(perceptron, examples), lambda s: fm.spectra.gauss_newton_spectrum(s).value[1]),
+        {"450 gradients (45, times 10)": gradients(perceptron, 45, examples)},
+        lambda mine, theirs: f"largest eigenvalue {mine:.4g}; the peer is a yardstick",
+        repeats=3,
+        shares={"450 gradients (45, times 10)": 0.1},
+    )
 
 
-def gradients_of_few(examples, count):
-    def work():
-        model, x, y = trained(perceptron, examples)
-        for _ in range(count):
-            torch.autograd.grad(nn.functional.cross_entropy(model(x), y), list(model.parameters()))
-
-    return work
+def trace_by_probes():
+    return np.mean(pyhessian(perceptron).trace(maxIter=50, tol=0.0))

@@ -273,7 +273,7 @@ def pairs_by_hand(layer: TiedLinear) -> dict[str, Callable[[Tensor, Tensor], Ten
     change = torch.linalg.lstsq(features.reshape(15, -1).T, indicators.reshape(15, -1).T).solution.float()
 
     def operations(w: Tensor, x: Tensor) -> Tensor:
-        c = torch.einsum("oik,tk->toi", w, change)
+        c = torch.einsum("oik,sk->soi", w, change)
         X = x.reshape(*x.shape[:2], n, n)
         diagonal, rows, columns = X.diagonal(dim1=2, dim2=3), X.sum(3), X.sum(2)
         trace, total = diagonal.sum(2, keepdim=True), rows.sum(2, keepdim=True)
