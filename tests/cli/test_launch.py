@@ -112,3 +112,9 @@ def test_a_launched_process_hands_its_line_to_the_launcher(tmp_path, monkeypatch
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     assert launch.report("points is empty.") is True
     assert json.loads(Path(tmp_path / "error.json").read_text())["message"] == "points is empty."
+
+
+def test_launch_does_not_launch_itself(call):
+    found = call("launch", "-n", 2, "launch", "survey")
+    assert found.code == 2
+    assert "launch cannot launch itself; name one of the other commands" in found.message

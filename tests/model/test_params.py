@@ -49,6 +49,8 @@ def test_positions_and_owners_name_the_same_entries():
 
 
 def test_what_is_not_of_the_space_is_refused():
+    with pytest.raises(fm.InputError, match=r"model is a dict; a torch\.nn\.Module is needed"):
+        fm.ParamSpace(dict(net().state_dict()))
     space = fm.ParamSpace(net())
     with pytest.raises(fm.InputError, match=r"shape \(3,\); the space has shape"):
         space.split(torch.zeros(3))

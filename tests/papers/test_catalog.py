@@ -68,6 +68,22 @@ def test_two_items_with_one_name_are_refused(tmp_path, monkeypatch):
         entries.__wrapped__()
 
 
+def test_the_register_takes_a_name_once(monkeypatch):
+    register = import_module("fathometer.papers.item")  # the package's own "item" is the function
+    monkeypatch.setattr(register, "ITEMS", {})
+
+    def run(*, full=False, seed=0):
+        """Nothing."""
+
+    run.__module__ = "fathometer.papers.some_2017.section_1"
+    enter = register.item("figure-1", "A", seconds=1)
+    assert enter(run) is run
+    with pytest.raises(
+        fm.InputError, match="item is 'some_2017:figure-1' twice; names within a paper differ"
+    ):
+        enter(run)
+
+
 def tokens(path):
     """What stands between backticks in a Markdown file."""
     return re.findall(r"`([^`\n]+)`", path.read_text("utf-8"))

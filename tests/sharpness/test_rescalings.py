@@ -231,6 +231,19 @@ def test_generators_are_whole_numbers_and_span_the_moves():
         torch.testing.assert_close(moved.state_dict()[key], weight * factor)
 
 
+def test_there_are_as_many_generators_as_dimensions():
+    model, x = build("mlp")
+    found = rescalings(model, x)
+    n = found.dimension
+    assert len(found.generators) == n
+    last, same = found.generators[-1], found.generators[n - 1 :][0]
+    assert last.keys() == same.keys()
+    assert all(torch.equal(last[key], same[key]) for key in last)
+    for j in (n, -n - 1):
+        with pytest.raises(IndexError, match=f"^{j}$"):
+            found.generators[j]
+
+
 def test_an_unknown_operation_is_grounded_and_named():
     class Sorted(nn.Module):
         def __init__(self):

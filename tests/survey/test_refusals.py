@@ -9,8 +9,8 @@ from torch import nn
 
 from fathometer.errors import CapabilityError
 from fathometer.model import LossSurface
-from fathometer.survey import equivariance, expressiveness, sampling
-from fathometer.survey.effort import FULL
+from fathometer.survey import equivariance, expressiveness, flatness, sampling
+from fathometer.survey.effort import BRIEF, FULL
 
 
 class TwoInputs(nn.Module):
@@ -83,3 +83,10 @@ def test_a_maximum_has_no_posterior_around_it():
     )
     with pytest.raises(CapabilityError, match="no direction curves upward"):
         sampling._target(SimpleNamespace(surface=surface, seed=0, effort=FULL))
+
+
+def test_a_brief_look_leaves_the_orbit_unsearched():
+    made = subject(nn.Linear(3, 2), torch.randn(5, 3), torch.randn(5, 2))
+    made.effort = BRIEF
+    with pytest.raises(CapabilityError, match="a brief look does not search the orbit; a thorough survey"):
+        flatness._flattest(made)

@@ -14,6 +14,7 @@ squared lengths, so that a trace by tensors costs C backward passes without any 
 """
 
 import math
+from collections import Counter
 from typing import Any
 
 import torch
@@ -146,20 +147,18 @@ def _is_plain(objective: Objective) -> bool:
 def _check_graph(surface: LossSurface) -> None:
     """Refuse networks that are not affine in each single weight."""
     graph = trace_graph(surface.write().eval(), surface.example_inputs())
+    places: Counter[str] = Counter()  # of a shared parameter by its first name
     for node in graph.nodes:
         if node.op == "placeholder":
-            name = graph.weights.get(node.name)
-            if name in graph.parameters and len(node.users) > 1:
-                raise CapabilityError(f"{name} acts at {len(node.users)} places; a path may meet it twice.")
+            name = graph.weights.get(node.name, "")
+            places[name] += len(node.users)
+            if name in graph.parameters and places[name] > 1:
+                raise CapabilityError(f"{name} acts at {places[name]} places; a path may meet it twice.")
         elif node.op == "call_function":
             parts = str(node.target).split(".")
             name = parts[1] if len(parts) > 1 else str(node.target)
             if name not in PIECEWISE_LINEAR and "getitem" not in str(node.target):
                 raise CapabilityError(f"the network uses {name}, which is not piecewise linear.")
-    named = [graph.weights[n.name] for n in graph.nodes if n.op == "placeholder" and n.name in graph.weights]
-    twice = {name for name in named if named.count(name) > 1}
-    if twice:
-        raise CapabilityError(f"{sorted(twice)[0]} is shared; a path may meet it twice.")
 
 
 def _is_simple(layer: nn.Module, kind: str) -> bool:

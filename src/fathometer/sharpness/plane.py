@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fathometer.errors import CapabilityError
 from fathometer.model import LossSurface
 from fathometer.work import allowance, reduce_chunks
 
@@ -148,8 +147,6 @@ def first_layer(model: nn.Module, batches: Any) -> str:
     try:
         with torch.no_grad():
             model(inputs)
-    except Exception as cause:
-        raise CapabilityError(f"the network does not run on a batch of its data ({cause}).") from cause
     finally:
         for handle in handles:
             handle.remove()
