@@ -236,7 +236,7 @@ def densities():
         lambda: fm.spectra.density(ours(small, examples), probes, steps, method="lanczos").mean,
         peers,
         agree,
-        repeats=3,
+        repeats=2,
         shares=dict.fromkeys(peers, part / probes),
     )
 

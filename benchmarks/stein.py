@@ -61,7 +61,7 @@ def _large_discrepancy(n, d, times, part=2000):
         lambda: fm.stein.ksd(x, b).value,
         peers,
         lambda ours, theirs: "on the first points: " + _same(fm.stein.ksd(x[:part], b[:part]).value, theirs),
-        repeats=3,
+        repeats=2,
         shares=dict.fromkeys(peers, (part / n) ** 2),
     )
 
