@@ -124,9 +124,11 @@ def item(name: str, title: str, *, seconds: float) -> Callable[[Runner], Runner]
 
 
 def check(claim: str, published: Any, found: Any, passed: bool, note: str = "") -> Check:
-    """A `Check` from numbers or texts; floats are shown with four digits."""
+    """A `Check` from numbers, texts or named numbers; floats are shown with four digits."""
 
     def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{name} {text(part)}" for name, part in value.items())
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     return Check(claim=claim, published=text(published), found=text(found), passed=bool(passed), note=note)

@@ -82,14 +82,29 @@ def _spaced(x: np.ndarray, b: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
     return x[keep], b[keep]
 
 
-@item("experiment-4", "Full or diagonal Fisher scoring: the Gaussian kernel can mislead", seconds=35)
+@item("experiment-4", "Full or diagonal Fisher scoring: the Gaussian kernel can mislead", seconds=40)
 def experiment_4(*, full: bool = False, seed: int = 0) -> Outcome:
     """SGFS-f against SGFS-d: Bayesian logistic regression on random projections of 7s and 9s.
 
     The paper uses MNIST, 50 projections, 100,000 draws and the first half left out. Here the 359 embedded
     8 x 8 digits carry 10 projections and an intercept; 4 chains of 2,000 draws (20,000 in full) start at
-    the mode, 500 are left out. A long exact MALA run gives the true widths of the posterior.
+    the mode, 500 are left out. A long exact MALA run gives the true widths of the posterior. All of it
+    three times, with projections of its own each time: one run says little.
     """
+    rows, pictures = [], []
+    for run in range(3):
+        found, truth, clouds = _compared(seed + run, full=full)
+        rows += [Row(run=run, **row) for row in found]
+        pictures += [_marginals(truth, clouds)] if run == 0 else []
+    return Outcome(
+        checks=_preferences(rows),
+        table=Table(title="Fisher scoring, 7 against 9, d = 11", rows=tuple(rows)),
+        pictures=tuple(pictures),
+    )
+
+
+def _compared(seed: int, *, full: bool) -> tuple[list[Row], np.ndarray, dict[str, np.ndarray]]:
+    """Both samplers on one posterior: their rows, draws of a long exact run, and draws of each."""
     posterior, X, sign = _seven_against_nine(seed)
     mode, covariance = _laplace(X, sign)
     draws, d, length = 20_000 if full else 2000, len(mode), 1000 if full else 500
@@ -110,34 +125,26 @@ def experiment_4(*, full: bool = False, seed: int = 0) -> Outcome:
         size = float(ess(chain.points).min())
         rows.append(Row(sampler=f"SGFS-{form[0]}", **cells, ess=size, width_error=float(width)))
         clouds[f"SGFS-{form[0]}"] = x
-    return Outcome(
-        checks=_preferences(rows),
-        table=Table(title=f"Fisher scoring, 7 against 9, d = {d}", rows=tuple(rows)),
-        pictures=(_marginals(truth, clouds),),
-    )
+    return rows, truth, clouds
 
 
 def _preferences(rows: list[Row]) -> tuple[Check, ...]:
-    """Which sampler each measure prefers."""
-    best = {
-        name: min(rows, key=lambda r, k=name: r[k]).sampler for name in ("IMQ", "Gaussian", "width_error")
-    }
-    return (
-        check("sampler preferred by the IMQ kernel", "SGFS-f", best["IMQ"], best["IMQ"] == "SGFS-f"),
-        check(
-            "sampler whose widths are nearer to a long exact run",
-            "SGFS-f",
-            best["width_error"],
-            best["width_error"] == "SGFS-f",
-        ),
-        check(
-            "sampler preferred by the Gaussian kernel (misleadingly, in the paper)",
-            "SGFS-d",
-            best["Gaussian"],
-            best["Gaussian"] == "SGFS-d",
-            "11 dimensions and small data do not mislead it; experiment-2 shows how it fails in 8",
-        ),
-    )
+    """Which sampler each measure prefers, in most runs."""
+    claims = {
+        "IMQ": ("sampler preferred by the IMQ kernel", "SGFS-f",
+                "discrepancies vary by a factor of two between runs, more than the samplers differ"),
+        "width_error": ("sampler whose widths are nearer to a long exact run", "SGFS-f", ""),
+        "Gaussian": ("sampler preferred by the Gaussian kernel (misleadingly, in the paper)", "SGFS-d",
+                     "11 dimensions and small data do not always mislead it; see experiment-2"),
+    }  # fmt: skip
+    runs = sorted({row.run for row in rows})
+    checks = []
+    for name, (claim, expected, note) in claims.items():
+        pairs = [[row for row in rows if row.run == run] for run in runs]
+        won = sum(min(pair, key=lambda row: row[name]).sampler == expected for pair in pairs)
+        found = f"{expected} in {won} of {len(runs)} runs"
+        checks.append(check(claim, expected, found, won > len(runs) / 2, note))
+    return tuple(checks)
 
 
 def _seven_against_nine(seed: int) -> tuple[Posterior, torch.Tensor, torch.Tensor]:
