@@ -17,7 +17,9 @@ import torch
 from fathometer.errors import InputError
 
 
-def generator(seed: SupportsIndex, *path: str | int, device: str | torch.device = "cpu") -> torch.Generator:
+def generator(
+    seed: SupportsIndex, *path: str | int | np.integer, device: str | torch.device = "cpu"
+) -> torch.Generator:
     """A torch generator of its own for the stream ``path`` of ``seed``.
 
     Args:
@@ -36,7 +38,7 @@ def generator(seed: SupportsIndex, *path: str | int, device: str | torch.device 
     return torch.Generator(device=device).manual_seed(state >> 1)
 
 
-def numpy_generator(seed: SupportsIndex, *path: str | int) -> np.random.Generator:
+def numpy_generator(seed: SupportsIndex, *path: str | int | np.integer) -> np.random.Generator:
     """A NumPy generator of its own for the stream ``path`` of ``seed``.
 
     Args:
@@ -64,7 +66,7 @@ def check_seed(seed: Any) -> int:
     return number
 
 
-def _sequence(seed: Any, path: tuple[str | int, ...]) -> np.random.SeedSequence:
+def _sequence(seed: Any, path: tuple[str | int | np.integer, ...]) -> np.random.SeedSequence:
     words: list[int] = []
     for part in path:
         if isinstance(part, bool) or not isinstance(part, str | int | np.integer):
