@@ -93,3 +93,15 @@ def test_cross_entropy_needs_a_dimension_of_classes():
         fm.InputError, match=r"outputs have shape \(4,\); cross-entropy needs \(n, classes, ...\)"
     ):
         fm.LossSurface(flat, "cross_entropy", (X, Y)).energy()
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (nn.Linear(3, 2), torch.ones(5, 4), r"cannot be multiplied.*\(5, 4\) float32"),
+        (nn.Embedding(3, 2), torch.tensor([1, 5, 0, 0, 0]), r"index out of range.*\(5,\) int64"),
+    ],
+)
+def test_data_that_does_not_fit_the_model_is_named_with_its_shapes(model, inputs, message):
+    with pytest.raises(fm.InputError, match=f"data does not fit the model and its loss: .*{message}"):
+        fm.LossSurface(model, "mse", (inputs, torch.ones(5, 2)))

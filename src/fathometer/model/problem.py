@@ -130,6 +130,30 @@ def differentiable_twice() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def fitting(batch: Any) -> Iterator[None]:
+    """Say it in our words when the model or the loss cannot take the examples."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as cause:
+        raise InputError(
+            f"data does not fit the model and its loss: {' '.join(str(cause).split())} "
+            f"(the first examples are {_shapes(batch)})."
+        ) from cause
+
+
+def _shapes(batch: Any) -> str:
+    if isinstance(batch, Tensor):
+        return f"{tuple(batch.shape)} {batch.dtype}".replace("torch.", "")
+    if isinstance(batch, dict):
+        return ", ".join(f"{name} {_shapes(part)}" for name, part in batch.items())
+    if isinstance(batch, tuple | list):
+        return " and ".join(_shapes(part) for part in batch)
+    return type(batch).__name__
+
+
 def _forward(module: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, tuple | list):
         return module(*inputs)

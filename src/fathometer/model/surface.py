@@ -24,7 +24,7 @@ from fathometer.model.batches import LARGEST_CHUNK, Arrays, arranged
 from fathometer.model.check import Checks
 from fathometer.model.losses import length, objective, rows_of
 from fathometer.model.params import ParamSpace
-from fathometer.model.problem import Problem, saved_bytes
+from fathometer.model.problem import Problem, fitting, saved_bytes
 from fathometer.model.replica import Replica, unwrapped
 from fathometer.work import check_seed, chunk_size, reduce_chunks
 
@@ -431,7 +431,7 @@ class LossSurface:
         """Evaluate a few examples twice: shapes must fit, and the loss must not be random."""
         problem = self._problem
         batch = self._few(8)
-        with torch.no_grad():
+        with torch.no_grad(), fitting(batch):
             leaves = problem.leaves(self._theta, differentiable=False)
             first, again = (problem.evaluate(leaves, batch)[0].item() for _ in range(2))
             if abs(first - again) > 1e3 * torch.finfo(self.space.dtype).eps * abs(first):
