@@ -24,7 +24,8 @@ class SharpnessLog:
     """Takes chosen measures every so many steps.
 
     Args:
-        loss, data: As `LossSurface` takes them: a fixed subset of the data keeps readings comparable.
+        loss: As `LossSurface` takes it.
+        data: As `LossSurface` takes it: a fixed subset of the data keeps readings comparable.
         measures: Names, see `measure`.
         every: Steps between readings, at least 1.
         seed: Of every random number of the measures.
