@@ -105,3 +105,12 @@ def test_cross_entropy_needs_a_dimension_of_classes():
 def test_data_that_does_not_fit_the_model_is_named_with_its_shapes(model, inputs, message):
     with pytest.raises(fm.InputError, match=f"data does not fit the model and its loss: .*{message}"):
         fm.LossSurface(model, "mse", (inputs, torch.ones(5, 2)))
+
+
+def test_running_out_of_memory_is_not_called_a_misfit():
+    class Large(nn.Linear):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("no room on the device")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room on the device"):
+        fm.LossSurface(Large(3, 2), "mse", (torch.ones(5, 3), torch.ones(5, 2)))
