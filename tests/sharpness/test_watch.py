@@ -113,10 +113,3 @@ def test_a_block_is_all_parameters_that_a_glob_matches():
         float(torch.linalg.eigvalsh(block).abs().max()), rel=1e-6
     )
     assert len(table) == 5
-
-
-def test_what_is_no_event_of_a_trainer_is_no_attribute():
-    log = SharpnessLog("mse", (torch.ones(2, 3), torch.ones(2, 1)), ["gradient_norm"])
-    assert log.on_epoch_begin() is None
-    with pytest.raises(AttributeError, match="a SharpnessLog has no attribute 'readings_of_all'"):
-        _ = log.readings_of_all
