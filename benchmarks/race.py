@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goal import Goal
+
 PATIENCE = 45.0
 """Seconds that the rounds of one race may take; slow contenders run fewer rounds."""
 
@@ -29,22 +31,34 @@ class Race:
 
     Attributes:
         title: The work, with its sizes.
-        goal: What we set out to reach, in words ("at most 1.1 times the time of ...").
+        goal: What we set out to reach: goals that the race can miss, or words that nothing checks.
         ours: Does the work with this package.
         peers: Does the same work with a peer, by the peer's name; imports it inside.
         agree: Given our answer and the peers' by name, one line on how far they agree;
             raises if they do not. A peer that did not run is missing from the dictionary.
         repeats: Rounds, at most.
         shares: By the peer's name, the share of the work that it is given; its times are divided by it.
+        yardsticks: Names among the peers that do other work, a measure of what ours costs: being slower
+            than these is not a loss.
+        note: Where a goal is missed or a race lost: why.
     """
 
     title: str
-    goal: str
+    goal: str | Goal | tuple[Goal, ...]
     ours: Callable[[], Any]
     peers: dict[str, Callable[[], Any]]
     agree: Callable[[Any, dict[str, Any]], str]
     repeats: int = 5
     shares: dict[str, float] = field(default_factory=dict)
+    yardsticks: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """The goals that can be missed."""
+        if isinstance(self.goal, str):
+            return ()
+        return (self.goal,) if isinstance(self.goal, Goal) else self.goal
 
 
 @dataclass(frozen=True)
@@ -105,13 +119,18 @@ def run_race(race: Race) -> dict[str, Any]:
     _rounds(works, lanes, race.repeats)
     for name, share in race.shares.items():
         lanes[name].seconds = [seconds / share for seconds in lanes[name].seconds]
-    rows = [_row(lane, ours) for lane in lanes.values()]
+    rows = {name: _row(lane, ours, name in race.yardsticks) for name, lane in lanes.items()}
+    if not ours.status:
+        answers[OURS] = ours.answer
+    goals = [goal.judge(rows, answers) for goal in race.goals]
     return {
         "title": race.title,
-        "goal": race.goal,
+        "goal": race.goal if isinstance(race.goal, str) else "; ".join(goal["words"] for goal in goals),
+        "goals": goals,
+        "note": race.note,
         "agreement": agreement,
         "agreed": agreed and not ours.status,
-        "rows": rows,
+        "rows": list(rows.values()),
     }
 
 
@@ -182,12 +201,13 @@ def _rounds(works: dict[str, Callable[[], Any]], lanes: dict[str, Lane], repeats
             break
 
 
-def _row(lane: Lane, ours: Lane) -> dict[str, Any]:
+def _row(lane: Lane, ours: Lane, yardstick: bool) -> dict[str, Any]:
     ratios = sorted(a / b for a, b in zip(lane.seconds, ours.seconds, strict=False))
     entry = {k: v for k, v in asdict(lane).items() if k not in ("answer", "seconds")}
     return entry | {
         "seconds": lane.median if lane.seconds else None,
         "rounds": len(lane.seconds),
+        "yardstick": yardstick,
         "ratio": statistics.median(ratios) if ratios else None,
         "spread": [ratios[0], ratios[-1]] if ratios else None,
     }

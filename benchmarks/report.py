@@ -8,9 +8,11 @@ HEAD = """\
 # Benchmarks
 
 Written by `./run bench`; do not edit. Same work, same process, same threads and cores, rounds
-interleaved; the ratio is the median over the rounds of (time / our time), with its range behind it: **above 1
-we are faster**, below 1 we lose. Memory is the rise of the peak of resident memory during one call. Absolute
-times belong to the machine and its load at that hour; ratios are what to compare.
+interleaved; the ratio is the median over the rounds of (time / our time), with its range behind it:
+**above 1 we are faster**. A *yardstick* does other work (one gradient, a bare matrix product) and shows
+what ours costs; the others do the same work, and where one is faster the row says that we lose. Memory
+is the rise of the peak of resident memory during one call. Absolute times belong to the machine and its
+load at that hour; ratios are what to compare.
 """
 
 
@@ -20,8 +22,8 @@ def write(folder: Path) -> Path:
     lines = [HEAD, *_summary(records)]
     for record in records:
         lines += [f"\n## {record['area'].capitalize()}\n", _machine(record["machine"]), ""]
-        for race in record["races"]:
-            lines += _race(race)
+        for number, race in enumerate(record["races"]):
+            lines += _race(race, f"{record['area']}-{number}")
         for number, scaling in enumerate(record["scalings"]):
             lines += _scaling(scaling, folder, f"{record['area']}-{number}")
     path = folder / "RESULTS.md"
@@ -30,12 +32,43 @@ def write(folder: Path) -> Path:
 
 
 def _summary(records: list[dict[str, Any]]) -> list[str]:
-    races = [race for record in records for race in record["races"]]
-    ratios = [row["ratio"] for race in races for row in race["rows"][1:] if row["ratio"]]
-    if not ratios:
+    """How the goals came out, those that were missed first, and the peers that are faster."""
+    races = [
+        (f"[{_cell(race['title'])}](#{record['area']}-{number})", race)
+        for record in records
+        for number, race in enumerate(record["races"])
+    ]
+    goals = [(link, goal) for link, race in races for goal in race.get("goals", [])]
+    compared = [(link, row, race) for link, race in races for row in race["rows"][1:] if _compared(row)]
+    if not races:
         return []
-    lost = sum(ratio < 1 for ratio in ratios)
-    return [f"{len(races)} races, {len(ratios)} comparisons with a peer that ran; we lose {lost} of them."]
+    met = [goal["met"] for _, goal in goals]
+    lost = [entry for entry in compared if entry[1]["ratio"] < 1]
+    lines = [
+        f"{len(races)} races with {len(goals)} goals: {met.count(True)} met, {met.count(False)} missed, "
+        f"{met.count(None)} not measured. {len(compared)} comparisons with a peer that ran; we lose "
+        f"{len(lost)} of them."
+    ]
+    if goals:
+        lines += ["", "| race | goal | found | |", "|---|---|---|---|"]
+        goals.sort(key=lambda pair: {False: 0, None: 1, True: 2}[pair[1]["met"]])
+        lines += [f"| {link} | {_goal(goal)} |" for link, goal in goals]
+    if lost:
+        lines += ["", "| race that we lose | to | our time / its time | why |", "|---|---|---|---|"]
+        lines += [
+            f"| {link} | {_cell(row['name'])} | {1 / row['ratio']:.3g} | {_cell(race.get('note', ''))} |"
+            for link, row, race in lost
+        ]
+    return lines
+
+
+def _compared(row: dict[str, Any]) -> bool:
+    return bool(row["ratio"]) and not row.get("yardstick")
+
+
+def _goal(goal: dict[str, Any]) -> str:
+    verdict = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
+    return f"{_cell(goal['words'])} | {_cell(goal['found'])} | {verdict}"
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -46,9 +79,11 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
-def _race(race: dict[str, Any]) -> list[str]:
-    lines = [f"### {race['title']}\n", f"Goal: {race['goal']}", ""]
-    lines += ["| contender | seconds | ratio (range) | memory MB | |", "|---|---|---|---|---|"]
+def _race(race: dict[str, Any], anchor: str) -> list[str]:
+    goals = race.get("goals", [])
+    lines = [f'<a id="{anchor}"></a>\n', f"### {race['title']}\n"]
+    lines += [f"- Goal: {_goal(goal).replace(' | ', ': ')}" for goal in goals] or [f"- Goal: {race['goal']}"]
+    lines += ["", "| contender | seconds | ratio (range) | memory MB | |", "|---|---|---|---|---|"]
     for row in race["rows"]:
         if row["status"]:
             lines.append(f"| {row['name']} | | | | {_cell(row['status'])} |")
@@ -56,9 +91,10 @@ def _race(race: dict[str, Any]) -> list[str]:
         low, high = row["spread"] or (1.0, 1.0)
         ratio = "1" if row is race["rows"][0] else f"**{row['ratio']:.3g}** ({low:.3g} to {high:.3g})"
         memory = "" if row["megabytes"] is None else f"{row['megabytes']:.0f}"
-        lost = "we lose" if row["ratio"] < 1 else ""
-        lines.append(f"| {row['name']} | {row['seconds']:.3g} | {ratio} | {memory} | {lost} |")
-    return [*lines, "", f"Agreement: {_cell(race['agreement'])}", ""]
+        mark = "yardstick" if row.get("yardstick") else "we lose" if row["ratio"] < 1 else ""
+        lines.append(f"| {row['name']} | {row['seconds']:.3g} | {ratio} | {memory} | {mark} |")
+    lines += ["", f"Agreement: {_cell(race['agreement'])}", ""]
+    return [*lines, f"Note: {race['note']}", ""] if race.get("note") else lines
 
 
 def _scaling(scaling: dict[str, Any], folder: Path, name: str) -> list[str]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.goal import answer, faster, megabytes, seconds, within
 from benchmarks.race import Race, Scaling, run_race, run_scaling
 from benchmarks.report import write
 
@@ -32,6 +33,38 @@ def test_a_peer_that_is_missing_or_fails_is_listed():
     assert ours["ratio"] == 1.0 and same["rounds"] == 3 and same["ratio"] > 0
     assert absent["status"].startswith("not installed (No module named") and absent["ratio"] is None
     assert broken["status"] == "failed (ValueError: too | large)"
+
+
+def test_goals_are_met_missed_or_not_measured():
+    goal = (
+        faster("same", 1e-6),
+        faster("same", 1e6),
+        within("same", 1e6),
+        within("same", 1e-6),
+        seconds(60),
+        seconds(0.0),
+        megabytes(-1e9),
+        answer("the sum", lambda ours, peers: ours, least=1, most=2e6),
+        answer("twice the peer", lambda ours, peers: ours / peers["same"], least=2),
+        answer("as the missing", lambda ours, peers: 1.0, least=1, needs="missing"),
+        answer("a number", lambda ours, peers: float("nan"), least=0),
+        faster("missing", 1),
+        within("missing", 1),
+    )
+    peers = {"same": lambda: 1999 * 1000, "missing": missing}
+    record = run_race(Race("a sum", goal, lambda: sum(range(2000)), peers, agree, 1, yardsticks=("same",)))
+    verdicts = [entry["met"] for entry in record["goals"]]
+    assert verdicts == [True, False, True, False, True, False, False, True, False, None, False, None, None]
+    assert record["goals"][7] == {"words": "the sum", "found": "2e+06", "met": True}
+    assert record["goal"].startswith("at least 1e-06 times as fast as same; at least 1e+06 times")
+    assert [row["yardstick"] for row in record["rows"]] == [False, True, False]
+
+
+def test_a_goal_that_names_nobody_is_refused():
+    with pytest.raises(
+        ValueError, match="'at least 2 times as fast as nobody' names 'nobody'; there is fath"
+    ):
+        run_race(Race("a sum", faster("nobody", 2), lambda: 1, {}, agree, 1))
 
 
 def test_an_answer_that_differs_is_a_disagreement():
@@ -66,10 +99,18 @@ def test_the_table_keeps_the_rows_that_we_lose(tmp_path):
         "megabytes": 5.0,
         "status": "",
     }
-    faster = {**row, "name": "peer", "seconds": 1.0, "ratio": 0.5, "spread": [0.4, 0.6]}
+    quick = {**row, "name": "peer", "seconds": 1.0, "ratio": 0.5, "spread": [0.4, 0.6]}
+    slow = {**quick, "name": "one gradient", "yardstick": True}
     gone = {**row, "name": "gone", "seconds": None, "ratio": None, "status": "not installed (no | such)"}
     machine = {"date": "d", "processor": "p", "cores": 2, "threads": 1, "load at the start": 1, "system": "s"}
-    one = {"title": "work", "goal": "speed", "agreement": "same", "agreed": True, "rows": [row, faster, gone]}
+    goals = [
+        {"words": "be quick", "found": "3 s", "met": True},
+        {"words": "be | first", "found": "0.5", "met": False},
+        {"words": "be read", "found": "not measured", "met": None},
+    ]
+    one = {"title": "work", "goal": "speed", "goals": goals, "note": "it is written in C"}
+    one |= {"agreement": "same", "agreed": True, "rows": [row, quick, slow, gone]}
+    old = {"title": "past", "goal": "words", "agreement": "same", "agreed": True, "rows": [row]}
     scaling = {
         "title": "growth",
         "axis": "n",
@@ -78,13 +119,17 @@ def test_the_table_keeps_the_rows_that_we_lose(tmp_path):
     record = {
         "area": "area",
         "machine": {**machine, "versions": {"torch": "2"}},
-        "races": [one],
+        "races": [one, old],
         "scalings": [scaling],
     }
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "area.json").write_text(json.dumps(record))
     text = write(tmp_path).read_text()
-    assert "1 races, 1 comparisons with a peer that ran; we lose 1 of them." in text
+    assert "2 races with 3 goals: 1 met, 1 missed, 1 not measured. 1 comparisons with a peer" in text
+    assert text.index(r"| be \| first | 0.5 | **missed** |") < text.index("| be quick | 3 s | met |")
+    assert "| [work](#area-0) | peer | 2 | it is written in C |" in text and '<a id="area-0">' in text
+    assert "- Goal: be quick: 3 s: met" in text and "- Goal: words" in text
+    assert "| one gradient | 1 | **0.5** (0.4 to 0.6) | 5 | yardstick |" in text
     assert "| peer | 1 | **0.5** (0.4 to 0.6) | 5 | we lose |" in text
     assert r"| gone | | | | not installed (no \| such) |" in text
     assert (tmp_path / "results" / "area-0.svg").read_text().startswith("<svg")
