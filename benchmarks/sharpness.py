@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import fathometer as fm
+from benchmarks.goal import answer, faster
 from benchmarks.race import Race
 from fathometer.model.embedded import digits
 from fathometer.sharpness.paths import filter_direction
@@ -138,7 +139,7 @@ def races():
     surface, model, x, y = trained(perceptron, 512)
     yield Race(
         title="Hessian trace, 784-256-256-10, 512 examples",
-        goal="at least 5 times less time than PyHessian at its defaults, and exact",
+        goal=faster("pyhessian", 5),
         ours=lambda: float(fm.sharpness.hessian_trace(surface).value),
         peers={"pyhessian": lambda: pyhessian_trace(surface, model, x, y)},
         agree=lambda ours, peers: f"ours {ours:.6g} (exact); " + ", ".join(
@@ -156,11 +157,14 @@ def picture(build, goal, every, examples=512):
     few = f"({rows} x {rows} of the points, times {(POINTS / rows) ** 2:.3g})"
     loop, package = f"one point at a time {few}", f"loss-landscapes {few}"
 
+    def gap(found, peers):
+        spread = float(np.ptp(peers[loop]))
+        return float(abs(found.values[::every, ::every] - peers[loop]).max()) / spread
+
     def agree(found, peers):
         if loop not in peers:
             raise AssertionError("the loop did not run")
-        scale = float(np.ptp(peers[loop]))
-        share = float(abs(found.values[::every, ::every] - peers[loop]).max()) / scale
+        scale, share = float(np.ptp(peers[loop])), gap(found, peers)
         if share > 0.02:
             raise AssertionError(f"the grids differ by {share:.1%} of the range")
         line = f"largest difference {share:.2%} of the range ({found.evaluations} evaluations, {found.kind})"
@@ -171,7 +175,7 @@ def picture(build, goal, every, examples=512):
 
     return Race(
         title=f"Landscape {POINTS} x {POINTS}, {build.__name__}, {examples} examples",
-        goal=f"at least {goal} times less time than one point at a time",
+        goal=(faster(loop, goal), answer("the same within 2 % of the range", gap, most=0.02, needs=loop)),
         ours=lambda: fm.sharpness.landscape(surface, "filter", POINTS),
         peers={
             loop: lambda: plain_loop(build, examples, every),

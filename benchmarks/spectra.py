@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import fathometer as fm
+from benchmarks.goal import faster, within
 from benchmarks.race import Race
 from fathometer.model.embedded import digits
 
@@ -154,16 +155,12 @@ def near(mine, theirs, tolerance=1e-3):
 
 
 def products():
-    goals = {
-        perceptron: "at most 1.45 gradients; 2.2 times curvlinops, 1.7 times hessian-eigenthings",
-        convolutional: "at most 2.4 gradients; 1.5 times curvlinops, 1.4 times hessian-eigenthings",
-        residual: "at most 2.4 gradients; 1.5 times curvlinops, 1.4 times hessian-eigenthings",
-    }
-    for build, goal in goals.items():
+    goals = {perceptron: (1.45, 2.2, 1.7), convolutional: (2.4, 1.5, 1.4), residual: (2.4, 1.5, 1.4)}
+    for build, (most, one, other) in goals.items():
         v = vector(trained(build)[0])
         yield Race(
             f"One Hessian product, {build.__name__}, {len(v):,} parameters, {N} examples",
-            goal,
+            (within("one gradient", most), faster("curvlinops", one), faster("hessian-eigenthings", other)),
             lazily(lambda b=build: ours(b).hessian(), lambda A, v=v: A @ v),
             {
                 "one gradient": gradients(build, 1),
@@ -172,6 +169,7 @@ def products():
             },
             near,
             repeats=5,
+            yardsticks=("one gradient",),
         )
 
 
@@ -229,7 +227,7 @@ def densities():
     yield Race(
         f"Spectral density, {probes} probes x {steps} steps, small perceptron, {size:,} parameters, "
         f"{examples} examples",
-        "2 times curvlinops, 1.8 times hessian-eigenthings",
+        tuple(faster(name, times) for name, times in zip(peers, (2, 1.8), strict=True)),
         lambda: fm.spectra.density(ours(small, examples), probes, steps, method="lanczos").mean,
         peers,
         agree,
@@ -249,7 +247,7 @@ def races():
     yield from products()
     yield Race(
         f"Ten largest eigenvalues to a residual of 1e-4, perceptron, 269,322 parameters, {N} examples",
-        "1.6 times curvlinops with eigsh; 4 times PyHessian",
+        (faster("curvlinops + eigsh", 1.6), faster("PyHessian (residuals to 1e-2)", 4)),
         top,
         {"curvlinops + eigsh": top_curvlinops, "PyHessian (residuals to 1e-2)": top_pyhessian},
         lambda mine, theirs: near(mine, theirs, 0.05),
@@ -258,21 +256,23 @@ def races():
     yield from densities()
     yield Race(
         f"Exact trace, perceptron, 10 classes, {N} examples (PyHessian: an estimate)",
-        "at most 3 gradients",
+        within("three gradients", 1),
         lazily(lambda: ours(perceptron), lambda s: fm.spectra.exact_trace(s)["all"].value),
         {"three gradients": gradients(perceptron, 3), "PyHessian, 50 probes": trace_by_probes},
         lambda mine, theirs: near(mine, {k: v for k, v in theirs.items() if "probes" in k}, 0.2),
         repeats=3,
+        yardsticks=("three gradients",),
     )
-    examples = 384
+    examples, bare = 384, "450 gradients (45, times 10)"
     yield Race(
         f"All eigenvalues of the Gauss-Newton matrix, perceptron, {examples} examples",
-        "at most 450 gradients of these examples",
+        within(bare, 1),
         lazily(lambda: ours(perceptron, examples), lambda s: fm.spectra.gauss_newton_spectrum(s).value[1]),
-        {"450 gradients (45, times 10)": gradients(perceptron, 45, examples)},
+        {bare: gradients(perceptron, 45, examples)},
         lambda mine, theirs: f"largest eigenvalue {mine:.4g}; the peer is a yardstick",
         repeats=3,
-        shares={"450 gradients (45, times 10)": 0.1},
+        shares={bare: 0.1},
+        yardsticks=(bare,),
     )
 
 
