@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fathometer.drawing.picture import Axis, Band, Bars, Graph, HeatMap, Line, Mark, Panel, Points, Rule
+from fathometer.drawing.picture import Axis, Band, Bars, Graph, HeatMap, Line, Mark, Panel, Points
 from fathometer.drawing.texts import number, power_of_ten
 
 _PAD = 0.04
@@ -88,16 +88,8 @@ def drawable(axis: Axis, values: Any) -> np.ndarray:
 
 def extent(mark: Mark, panel: Panel) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], tuple[float, ...]]:
     """What a mark needs of the axes: x values, y values, and x and y ends that take no margin."""
-    none = np.empty(0)
     if isinstance(mark, Line | Points):
-        x, y = numbers(mark.x).ravel(), numbers(mark.y).ravel()
-        both = drawable(panel.x, x) & drawable(panel.y, y)
-        x, y = x[both], y[both]
-        if isinstance(mark, Points) and mark.error is not None:
-            error = np.broadcast_to(numbers(mark.error), both.shape)[both]
-            error = np.where(np.isfinite(error), error, 0.0)
-            return x, np.concatenate([y, y - error, y + error]), (), ()
-        return x, y, (), ()
+        return *_extent_of_points(mark, panel), (), ()
     if isinstance(mark, Bars):
         edges, heights = numbers(mark.edges), numbers(mark.heights)
         if panel.y.scale == "log":
@@ -115,14 +107,19 @@ def extent(mark: Mark, panel: Panel) -> tuple[np.ndarray, np.ndarray, tuple[floa
         margin = 0.08 * (np.ptp(positions, axis=0) + 1e-12) if len(positions) else np.zeros(2)
         wide = np.concatenate([positions - margin, positions + margin])
         return wide[:, 0], wide[:, 1], (), ()
-    if isinstance(mark, Rule):
-        return (
-            none if mark.x is None else np.array([mark.x]),
-            none if mark.y is None else np.array([mark.y]),
-            (),
-            (),
-        )
-    return np.array([mark.x]), np.array([mark.y]), (), ()
+    x, y = (np.empty(0) if place is None else np.array([place]) for place in (mark.x, mark.y))
+    return x, y, (), ()  # a rule has one of the two, a note both
+
+
+def _extent_of_points(mark: Line | Points, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    x, y = numbers(mark.x).ravel(), numbers(mark.y).ravel()
+    both = drawable(panel.x, x) & drawable(panel.y, y)
+    x, y = x[both], y[both]
+    if isinstance(mark, Points) and mark.error is not None:
+        error = np.broadcast_to(numbers(mark.error), both.shape)[both]
+        error = np.where(np.isfinite(error), error, 0.0)
+        y = np.concatenate([y, y - error, y + error])
+    return x, y
 
 
 def limits(panel: Panel) -> tuple[tuple[float, float], tuple[float, float]]:

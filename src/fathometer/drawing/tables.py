@@ -103,23 +103,14 @@ def _records(mark: Mark, panel: Panel) -> Iterator[dict[str, Any]]:
     if isinstance(mark, Line | Points):
         yield from _point_records(mark, panel)
     elif isinstance(mark, Bars):
-        edges, heights = numbers(mark.edges), numbers(mark.heights)
-        for i, height in enumerate(heights):
-            if panel.x.categories:
-                yield {"x": _place(panel.x, (edges[i] + edges[i + 1]) / 2), "y": float(height)}
-            else:
-                yield {"from": float(edges[i]), "to": float(edges[i + 1]), "y": float(height)}
+        yield from _bar_records(mark, panel)
     elif isinstance(mark, Band):
         for x, low, high in zip(numbers(mark.x), numbers(mark.lower), numbers(mark.upper), strict=True):
             yield {"x": _place(panel.x, x), "lower": float(low), "upper": float(high)}
     elif isinstance(mark, HeatMap):
         yield from _cell_records(mark, panel)
     elif isinstance(mark, Graph):
-        names = [*mark.labels, *(str(i) for i in range(len(mark.labels), len(numbers(mark.positions))))]
-        kinds = [] if mark.edge_colors is None else [int(c) for c in numbers(mark.edge_colors)]
-        for i, (one, other) in enumerate(numbers(mark.edges).reshape(-1, 2).astype(int)):
-            legend = mark.edge_legend[kinds[i]] if kinds and kinds[i] < len(mark.edge_legend) else ""
-            yield {"from": names[one], "to": names[other], "text": legend}
+        yield from _edge_records(mark)
     elif isinstance(mark, Rule):
         yield {"x": mark.x, "y": mark.y}
     else:
@@ -140,6 +131,23 @@ def _point_records(mark: Line | Points, panel: Panel) -> Iterator[dict[str, Any]
             "error": None if error is None else float(error[i]),
             "text": texts[i] if i < len(texts) else None,
         }
+
+
+def _bar_records(mark: Bars, panel: Panel) -> Iterator[dict[str, Any]]:
+    edges, heights = numbers(mark.edges), numbers(mark.heights)
+    for i, height in enumerate(heights):
+        if panel.x.categories:
+            yield {"x": _place(panel.x, (edges[i] + edges[i + 1]) / 2), "y": float(height)}
+        else:
+            yield {"from": float(edges[i]), "to": float(edges[i + 1]), "y": float(height)}
+
+
+def _edge_records(mark: Graph) -> Iterator[dict[str, Any]]:
+    names = [*mark.labels, *(str(i) for i in range(len(mark.labels), len(numbers(mark.positions))))]
+    kinds = [] if mark.edge_colors is None else [int(c) for c in numbers(mark.edge_colors)]
+    for i, (one, other) in enumerate(numbers(mark.edges).reshape(-1, 2).astype(int)):
+        legend = mark.edge_legend[kinds[i]] if kinds and kinds[i] < len(mark.edge_legend) else ""
+        yield {"from": names[one], "to": names[other], "text": legend}
 
 
 def _cell_records(mark: HeatMap, panel: Panel) -> Iterator[dict[str, Any]]:

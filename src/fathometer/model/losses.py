@@ -281,36 +281,47 @@ def objective(loss: Any) -> Objective:
     """Make sense of the user's ``loss``.
 
     Raises:
-        InputError: If it is none of the accepted kinds, or a module that sums.
+        InputError: If it is none of the accepted kinds, a module that sums, or ``NLLLoss`` with its
+            own mean.
     """
-    named = {
+    if isinstance(loss, Objective):
+        return loss
+    if isinstance(loss, str) and loss in _named():
+        return _named()[loss]
+    if not callable(loss):
+        found = repr(loss) if isinstance(loss, str) else f"a {type(loss).__name__}"
+        raise InputError(f"loss is {found}; pass one of {', '.join(_named())}, or a callable.")
+    if isinstance(loss, nn.Module):
+        known = _of_module(loss)
+        if known is not None:
+            return known
+    function: Callable[..., Any] = loss
+    return OpaqueLoss(function) if _takes_model(function) else CallableLoss(function)
+
+
+def _named() -> dict[str, Objective]:
+    return {
         "cross_entropy": CrossEntropy(),
         "mse": SquaredError("mse", 1.0),
         "half_mse": SquaredError("half_mse", 0.5),
     }
-    if isinstance(loss, Objective):
-        return loss
-    if isinstance(loss, str):
-        if loss not in named:
-            raise InputError(f"loss is {loss!r}; pass one of {', '.join(named)}, or a callable.")
-        return named[loss]
-    if not callable(loss):
-        raise InputError(f"loss is a {type(loss).__name__}; pass one of {', '.join(named)}, or a callable.")
-    if isinstance(loss, nn.Module) and getattr(loss, "reduction", "mean") == "sum":
+
+
+def _of_module(loss: nn.Module) -> Objective | None:
+    """Torch's own means of losses, which have analytic parts here; None for any other module."""
+    reduction = getattr(loss, "reduction", None)
+    if reduction == "sum":
         raise InputError(f"loss is {loss} with reduction='sum'; use reduction='mean' or 'none'.")
-    mean = getattr(loss, "reduction", None) == "mean"
-    exactly: type = type(loss)  # a subclass may compute something else
-    if exactly is nn.CrossEntropyLoss and mean:
-        return CrossEntropy(loss.weight, loss.ignore_index, loss.label_smoothing)  # type: ignore[attr-defined]
-    if exactly is nn.MSELoss and mean:
-        return named["mse"]
-    if isinstance(loss, nn.NLLLoss) and mean:
+    if reduction != "mean":
+        return None
+    if isinstance(loss, nn.NLLLoss):
         raise InputError(
             "loss is NLLLoss with reduction='mean', whose denominator depends on ignored classes and "
             "weights; use 'cross_entropy' on the logits, or reduction='none'."
         )
-    function: Callable[..., Any] = loss
-    return OpaqueLoss(function) if _takes_model(function) else CallableLoss(function)
+    if type(loss) is nn.CrossEntropyLoss:  # a subclass may compute something else
+        return CrossEntropy(loss.weight, loss.ignore_index, loss.label_smoothing)
+    return _named()["mse"] if type(loss) is nn.MSELoss else None
 
 
 def length(batch: Any) -> int:

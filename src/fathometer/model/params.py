@@ -140,7 +140,7 @@ class ParamSpace:
         """
         patterns = _listed(patterns)
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in self.names):
+            if not _matching(self.names, pattern):
                 raise InputError(f"{pattern!r} matches none of {_some(self.names)}.")
         wanted = [name for name in self.names if any(fnmatchcase(name, p) for p in patterns)]
         return torch.cat([torch.arange(self.slices[name].start, self.slices[name].stop) for name in wanted])
@@ -163,11 +163,33 @@ class ParamSpace:
 
 def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> dict[str, nn.Parameter]:
     """Trainable parameters by first name, filtered by the patterns."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; a torch.nn.Module is needed.")
+    everything, trainable = _trainable(model)
+    if parameters is None:
+        return trainable
     aliases: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
+    patterns = _listed(parameters)
+    if not patterns:
+        raise InputError("parameters is empty; pass names or globs, or None for all.")
+    chosen: dict[str, nn.Parameter] = {}
+    for pattern in patterns:
+        found = {n: p for n, p in trainable.items() if _matching(aliases[id(p)], pattern)}
+        frozen = _matching([name for name in everything if name not in trainable], pattern)
+        if not found and frozen:
+            raise InputError(
+                f"parameters: {pattern!r} matches only frozen ones ({frozen[0]}); set requires_grad=True."
+            )
+        if not found:
+            raise InputError(f"parameters: {pattern!r} matches none of {_some(trainable)}.")
+        chosen |= found
+    return {name: p for name, p in trainable.items() if name in chosen}
+
+
+def _trainable(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """All parameters by first name, and those that want a gradient."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; a torch.nn.Module is needed.")
     everything = dict(model.named_parameters())
     trainable = {name: p for name, p in everything.items() if p.requires_grad}
     if not trainable:
@@ -176,24 +198,11 @@ def _chosen(model: nn.Module, parameters: str | Iterable[str] | None) -> dict[st
             f"model has nothing to differentiate ({reason}); set requires_grad=True on what is to be "
             "measured, and dequantize quantized weights first."
         )
-    if parameters is None:
-        return trainable
-    patterns = _listed(parameters)
-    if not patterns:
-        raise InputError("parameters is empty; pass names or globs, or None for all.")
-    for pattern in patterns:
-        if not any(fnmatchcase(a, pattern) for p in trainable.values() for a in aliases[id(p)]):
-            frozen = [name for name in everything if name not in trainable and fnmatchcase(name, pattern)]
-            if frozen:
-                raise InputError(
-                    f"parameters: {pattern!r} matches only frozen ones ({frozen[0]}); set requires_grad=True."
-                )
-            raise InputError(f"parameters: {pattern!r} matches none of {_some(trainable)}.")
-    return {
-        name: p
-        for name, p in trainable.items()
-        if any(fnmatchcase(a, pattern) for a in aliases[id(p)] for pattern in patterns)
-    }
+    return everything, trainable
+
+
+def _matching(names: Iterable[str], pattern: str) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def _check(name: str, parameter: nn.Parameter) -> None:

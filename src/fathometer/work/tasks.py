@@ -54,11 +54,7 @@ def task_map(
     """
     tasks, report = list(items), progress or silent
     if world() == 1 and run_dir is None:
-        results = []
-        for task in tasks:
-            results.append(fn(task))
-            report(len(results), len(tasks), name)
-        return results
+        return _in_turn(fn, tasks, report, name)
     failure, done, ledger = None, {}, None
     try:
         if run_dir is not None:
@@ -79,6 +75,14 @@ def task_map(
     for part in exchange(own, failure):
         done |= part
     return [unpack(*done[i]) for i in range(len(tasks))]
+
+
+def _in_turn(fn: Callable[[Item], Any], tasks: list[Item], report: Progress, name: str) -> list[Any]:
+    results = []
+    for task in tasks:
+        results.append(fn(task))
+        report(len(results), len(tasks), name)
+    return results
 
 
 def _open_ledgers(folder: Path, name: str, key: str) -> tuple[Ledger, dict[int, Any]]:
