@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.goal import faster, megabytes, seconds
 from benchmarks.race import Race
 from fathometer.symmetry import Action, TiedLinear, network_automorphisms
 
@@ -36,7 +37,7 @@ def ties() -> Iterator[Race]:
     """Dense designs against a recursive fill, a graph library and a constraint solver."""
     yield Race(
         title="Ties of Z_128 x D_32 on 4096 x 4096 pairs (3 generators)",
-        goal="0.5 s, 6 bytes a pair",
+        goal=(seconds(0.5), megabytes(6 * 4096**2 / 2**20)),  # 6 bytes a pair
         ours=lambda: _large().tying().labels,
         peers={"scipy connected_components": lambda: _components(_large())},
         agree=_same_partition,
@@ -44,7 +45,7 @@ def ties() -> Iterator[Race]:
     )
     yield Race(
         title="Ties of Z_64",
-        goal="200 times the recursive fill",
+        goal=faster("recursive fill (as AutoEquiv does it)", 200),
         ours=lambda: Action.cyclic(64).tying().labels,
         peers={"recursive fill (as AutoEquiv does it)": lambda: recursive_fill(Action.cyclic(64))},
         agree=_same_partition,
@@ -57,7 +58,7 @@ def ties() -> Iterator[Race]:
     ):
         yield Race(
             title=f"Ties of {name} against a constraint solver",
-            goal="10^4 times emlp (Z_48, D_32, p4m)",
+            goal=() if name == "Z_16" else faster("emlp basis solve", 1e4),
             ours=lambda make=make: make().tying().labels,
             peers={"emlp basis solve": lambda make=make: _emlp_basis(make())},
             agree=_same_dimension,
@@ -164,7 +165,7 @@ def lazy() -> Iterator[Race]:
     ):
         yield Race(
             title=f"Lazy ties of {title}",
-            goal="2 s and 300 MB (Z_100000: 0.5 s)",
+            goal=(seconds(0.5 if title == "Z_100000" else 2), megabytes(300)),
             ours=lambda make=make: make().tying(lazy=True).num_orbits,
             peers={},
             agree=lambda ours, _, count=count: _equal(ours, count),
@@ -227,7 +228,7 @@ def hand_written() -> Iterator[Race]:
             peers[title] = _step(lambda x, f=function, w=weight: f(w, x), x, [weight])
         yield Race(
             title=f"Training step of a layer tied to {name}, against layers written by hand",
-            goal="0.9 times the speed of the best",
+            goal=tuple(faster(title, 0.9) for title in peers),
             ours=_step(layer, x, [layer.weight]),
             peers=peers,
             agree=_close,
@@ -321,7 +322,7 @@ def against_dense() -> Iterator[Race]:
         "weights of 6-8-8-6": Action.weight_space([6, 8, 8, 6]),
         "no group at all": Action.trivial(256),
     }
-    for actions, goal in ((structured, "5 times nn.Linear"), (small, "never below 0.95 of nn.Linear")):
+    for actions, times in ((structured, 5), (small, 0.95)):
         for name, action in actions.items():
             layer = TiedLinear(action, CHANNELS, CHANNELS, bias=False)
             dense, x = layer.to_dense(), _signal(action.sizes[0])
@@ -329,7 +330,7 @@ def against_dense() -> Iterator[Race]:
             yield Race(
                 title=f"Training step tied to {name}: {CHANNELS} channels, batch {BATCH} "
                 f"({layer.kernel.kind})",
-                goal=goal,
+                goal=faster("nn.Linear", times),
                 ours=_step(layer, x, [layer.weight]),
                 peers={"nn.Linear": _step(flat, x, [dense.weight])},
                 agree=_close,
@@ -344,7 +345,7 @@ def searches() -> Iterator[Race]:
     """All symmetries of structures and of networks."""
     yield Race(
         title="Symmetries of the dense design of D_64, by search",
-        goal="as fast as nauty",
+        goal=faster("pynauty", 1),
         ours=lambda: _search(_bare(64)),
         peers={"pynauty": lambda: _nauty(_bare(64))},
         agree=lambda ours, answers: _all_equal(ours, answers),
@@ -352,7 +353,7 @@ def searches() -> Iterator[Race]:
     five = [Action.symmetric(64)] * 5
     yield Race(
         title="Symmetries of five layers of S_64, hidden units included",
-        goal="5 s",
+        goal=seconds(5),
         ours=lambda: network_automorphisms(five).order,
         peers={},
         agree=lambda ours, _: _equal(ours, math.factorial(64)),
