@@ -48,7 +48,7 @@ class Goal:
 
 def faster(peer: str, times: float) -> Goal:
     """The peer takes at least so many times our time."""
-    words = f"at least {times:g} times as fast as {peer}"
+    words = f"at least {times:g} times as fast as {peer}" if times != 1 else f"no slower than {peer}"
     return Goal(words, lambda rows, _: rows[peer]["ratio"], least=times, form="{:.3g} times as fast")
 
 
@@ -59,7 +59,8 @@ def within(peer: str, times: float) -> Goal:
         ratio = rows[peer]["ratio"]
         return 1 / ratio if ratio else None
 
-    return Goal(f"at most {times:g} times the time of {peer}", find, most=times, form="{:.3g} times the time")
+    words = f"at most {times:g} times the time of {peer}" if times != 1 else f"at most the time of {peer}"
+    return Goal(words, find, most=times, form="{:.3g} times the time")
 
 
 def seconds(limit: float) -> Goal:

@@ -31,7 +31,7 @@ def render(template: Path, manifest: Mapping[str, Any], **content: Any) -> str:
     """The page of a template; the same arguments give the same bytes.
 
     Args:
-        template: A Jinja file; it may import the macros of ``page.html``.
+        template: A Jinja file that fills the blocks of ``frame.html`` with the macros of ``page.html``.
         manifest: How the numbers were made; embedded as JSON and offered for download.
         content: What the template shows.
     """
