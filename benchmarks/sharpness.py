@@ -15,23 +15,13 @@ from torch import nn
 
 import fathometer as fm
 from benchmarks.goal import answer, faster
+from benchmarks.networks import convolutional, perceptron
 from benchmarks.race import Race
 from fathometer.model.embedded import digits
 from fathometer.sharpness.paths import filter_direction
 
 PEERS = ["pyhessian==0.1", "loss-landscapes==3.0.6"]
 POINTS = 51
-
-
-def perceptron():
-    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
-
-
-def convolutional():
-    def block(i, o):
-        return nn.Conv2d(i, o, 3, padding=1, stride=2), nn.ReLU()
-
-    return nn.Sequential(*block(1, 16), *block(16, 32), *block(32, 32), nn.Flatten(), nn.Linear(512, 10))
 
 
 class Block(nn.Module):

@@ -12,22 +12,12 @@ from torch import nn
 
 import fathometer as fm
 from benchmarks.goal import faster, within
+from benchmarks.networks import convolutional, perceptron
 from benchmarks.race import Race
 from fathometer.model.embedded import digits
 
 PEERS = ["curvlinops-for-pytorch==3.0.1", "hessian-eigenthings==1.0.0a5", "pyhessian==0.1"]
 N = 1024
-
-
-def perceptron():
-    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
-
-
-def convolutional():
-    def block(i, o):
-        return nn.Conv2d(i, o, 3, padding=1, stride=2), nn.ReLU()
-
-    return nn.Sequential(*block(1, 16), *block(16, 32), *block(32, 32), nn.Flatten(), nn.Linear(512, 10))
 
 
 class Residual(nn.Module):

@@ -1,16 +1,14 @@
 """Checkpoints: the old state or the new one, checked, and never those of another run."""
 
-import multiprocessing
 import os
-import random
-import signal
-import time
 
 import pytest
 import torch
 
 from fathometer import InputError
 from fathometer.work import load_state, save_state
+
+from .killing import kill_often
 
 TENSORS = {
     "basis": torch.arange(12, dtype=torch.float64).reshape(4, 3),
@@ -105,20 +103,9 @@ def save_for_ever(path, pipe):
 
 @pytest.mark.kill
 def test_kill_at_random_moments_leaves_a_whole_state_that_is_not_older(tmp_path):
-    context, chance = multiprocessing.get_context("fork"), random.Random(1)
     path, reached = tmp_path / "s", 0
-    for _ in range(15):
-        reader, writer = os.pipe()
-        child = context.Process(target=save_for_ever, args=(path, writer))
-        child.start()
-        os.close(writer)
-        acknowledged = reached + len(os.read(reader, 1))
-        time.sleep(chance.random() * 0.02)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        while data := os.read(reader, 4096):
-            acknowledged += len(data)
-        os.close(reader)
+    for steps in kill_often(15, 1, save_for_ever, path):
+        acknowledged = reached + steps
         tensors, info = load_state(path)
         assert acknowledged <= info["step"] <= acknowledged + 1
         assert (tensors["x"] == info["step"]).all()

@@ -1,11 +1,7 @@
 """The ledger: what was recorded stays, torn and damaged lines are passed over, other runs are refused."""
 
 import json
-import multiprocessing
 import os
-import random
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +9,8 @@ import torch
 
 from fathometer import Estimate, InputError
 from fathometer.work import Ledger
+
+from .killing import kill_often
 
 
 def test_every_kind_of_value_comes_back(tmp_path):
@@ -168,25 +166,14 @@ def record_for_ever(path, pipe):
 
 @pytest.mark.kill
 def test_kill_at_random_moments_loses_nothing_that_was_recorded(tmp_path):
-    context, chance = multiprocessing.get_context("fork"), random.Random(0)
-    path, acknowledged = tmp_path / "l.jsonl", 0
-    for _ in range(25):
-        reader, writer = os.pipe()
-        child = context.Process(target=record_for_ever, args=(path, writer))
-        child.start()
-        os.close(writer)
-        acknowledged += len(os.read(reader, 1))  # it has begun
-        time.sleep(chance.random() * 0.02)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        while data := os.read(reader, 4096):
-            acknowledged += len(data)
-        os.close(reader)
+    path, before = tmp_path / "l.jsonl", 0
+    for steps in kill_often(25, 0, record_for_ever, path):
+        acknowledged = before + steps
         ledger = Ledger(path, key="k")
         assert acknowledged <= len(ledger) <= acknowledged + 25
         assert list(ledger) == [str(i) for i in range(len(ledger))]
         assert (ledger[str(len(ledger) - 1)]["x"] == len(ledger) - 1).all()
-        acknowledged = len(ledger)
+        before = len(ledger)
 
 
 def test_a_record_is_on_the_disk_before_the_call_returns(tmp_path, monkeypatch):
