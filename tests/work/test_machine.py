@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -30,23 +31,17 @@ def test_threads_hold_in_the_block_and_are_put_back(n):
     assert [pool for pool in pools() if "openblas" in pool[0]] == pools_before
 
 
-def test_threads_of_torch_hold_where_numba_has_not_started_its_own():
-    # numba starts its threads on the first question and sets the number of OpenMP's, which is torch's
+def test_threads_do_not_start_those_of_numba():
+    # which would set the number of OpenMP's, and so torch's, for the rest of the process
     program = (
         "import torch, numba; torch.set_num_threads(1); from fathometer.work import threads\n"
         "with threads(1): print(torch.get_num_threads())\n"
         "print(torch.get_num_threads())"
     )
     command = [sys.executable, "-c", program]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
-
-
-def test_threads_of_numba_follow():
-    numba = pytest.importorskip("numba")
-    before = numba.get_num_threads()
-    with threads(1):
-        assert numba.get_num_threads() == 1
-    assert numba.get_num_threads() == before
+    environment = {**os.environ, "OMP_NUM_THREADS": "3"}
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.0, True, "2"])

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
@@ -23,6 +22,9 @@ _PACKAGES = ("fathometer", "torch", "numpy", "scipy", "numba", "safetensors", "h
 def threads(n: int) -> Iterator[None]:
     """Run the block with ``n`` threads in torch, BLAS and OpenMP, then as before.
 
+    Numba is left alone: no kernel here starts threads of it, and asking it for their number
+    would start them, and set torch's number to theirs.
+
     More threads are not always faster: a small product on a busy machine took 1.9 s
     with one thread and 8.7 s with two.
 
@@ -34,11 +36,6 @@ def threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, before)
-        if "numba" in sys.modules:  # first, because starting its threads sets those of torch
-            import numba
-
-            stack.callback(numba.set_num_threads, numba.get_num_threads())
-            numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         stack.enter_context(threadpool_limits(n))
         torch.set_num_threads(n)
         yield
