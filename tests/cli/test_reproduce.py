@@ -26,7 +26,10 @@ def toys(monkeypatch):
 
 def test_the_list_names_items_and_minutes(call, toys):
     listed = call("reproduce", "list")
-    assert listed.code == 0 and listed.out.splitlines()[-1] == "2 items, about 2 minutes in all"
+    assert (
+        listed.code == 0
+        and listed.out.splitlines()[-1] == "2 items, about 2 minutes in all; +: larger with --full"
+    )
     assert listed.out == call("reproduce").out
     assert [row["item"] for row in call("reproduce", "list", "--json").json["items"]] == [
         "toy:good",

@@ -34,6 +34,14 @@ def test_the_list_from_the_sources_is_what_the_modules_register(paper):
         assert {k: p.default for k, p in keywords.items()} == {"full": False, "seed": 0}, item.key
 
 
+def test_the_list_knows_which_items_read_the_published_size():
+    known = entries()
+    assert known["pennington_bahri_2017:figure-3"].larger
+    for key in (key for key, entry in known.items() if not entry.larger):
+        import_module(known[key].module)
+        assert "if full" not in inspect.getsource(ITEMS[key].run), key
+
+
 def test_the_list_imports_no_torch():
     code = (
         "import sys; from fathometer.papers.catalog import entries; entries(); print('torch' in sys.modules)"

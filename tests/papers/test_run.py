@@ -1,5 +1,6 @@
 """Running items: what fails is recorded, what is done is kept, the page shows texts as texts."""
 
+import dataclasses
 import re
 import warnings
 from html.parser import HTMLParser
@@ -182,7 +183,7 @@ def test_the_page_shows_everything_and_runs_nothing_foreign(enter):
 
 def test_the_markdown_pages_show_texts_as_texts(enter, tmp_path):
     index, page = write_markdown(outcomes(enter), tmp_path)
-    assert "| [toy](toy.md) | 1 of 3 | 1 of 2 |" in index.read_text()
+    assert "| [toy](toy.md) | 1 of 3 | 1 of 2 | the same |" in index.read_text()
     text = page.read_text()
     assert "<script" not in text and "<img" not in text
     assert not re.search(r"(?<!\\)\[x\]", text)
@@ -192,6 +193,26 @@ def test_the_markdown_pages_show_texts_as_texts(enter, tmp_path):
         assert (tmp_path / name).read_text().startswith("<svg")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "claim" not in line]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 6 for row in rows)
+
+
+def test_runs_at_the_published_size_stand_beside_the_others_and_are_remembered(enter, tmp_path, monkeypatch):
+    def sized(*, full=False, seed=0):
+        return Outcome(checks=(check("small", 1.0, 1.0, True), check("still | true", 1.0, 2.0, not full)))
+
+    entry = dataclasses.replace(enter("sized", sized), larger=True)
+    other = dataclasses.replace(enter("other", sized), larger=True)
+    monkeypatch.setattr("fathometer.papers.gallery.entries", lambda: {e.key: e for e in (entry, other)})
+    for one, full in ((entry, False), (entry, True), (other, False)):
+        running.save(running.run_item(one, full=full), tmp_path)
+    found = running.saved(tmp_path)
+    assert [(one.name, one.full) for one in found] == [("other", False), ("sized", False), ("sized", True)]
+    assert "toy-sized-full" in gallery(found) and "a toy (published size)" in gallery(found)
+    index, page = write_markdown(found, tmp_path / "md")
+    assert "| [toy](toy.md) | 2 of 2 | 4 of 4 | 0 of 1 pass, 1 not run |" in index.read_text()
+    said = r"At the published size: **not passed**, 1 of 2 claims hold, 0 s. Not: still \| true."
+    assert said in page.read_text() and "At the published size: not run." in page.read_text()
+    write_markdown([one for one in found if not one.full], tmp_path / "md")
+    assert said in page.read_text(), "a later run at the default size keeps the line"
 
 
 @pytest.mark.browser

@@ -82,14 +82,15 @@ def reproduce(
 
 
 def _list(entries: Any, as_json: bool) -> int:
-    rows = [{"item": e.key, "seconds": e.seconds, "title": e.title} for e in entries]
+    rows = [{"item": e.key, "seconds": e.seconds, "title": e.title, "larger": e.larger} for e in entries]
     if as_json:
         emit("reproduce", {"items": rows}, as_json=True)
         return 0
     width = max((len(row["item"]) for row in rows), default=0)
     for row in rows:
-        print(f"{row['item']:<{width}}  {row['seconds']:5.0f} s  {row['title']}")
-    print(f"{len(rows)} items, about {sum(row['seconds'] for row in rows) / 60:.0f} minutes in all")
+        print(f"{row['item']:<{width}}  {row['seconds']:5.0f} s{'+' * row['larger']:1}  {row['title']}")
+    minutes = sum(row["seconds"] for row in rows) / 60
+    print(f"{len(rows)} items, about {minutes:.0f} minutes in all; +: larger with --full")
     return 0
 
 

@@ -27,6 +27,7 @@ class Entry:
         title: What the reader finds there in the paper.
         seconds: About how long the default size takes on two cores.
         module: Where the function is.
+        larger: Whether the published size is more than the default one (``--full`` makes a difference).
     """
 
     paper: str
@@ -34,6 +35,7 @@ class Entry:
     title: str
     seconds: float
     module: str
+    larger: bool = False
 
     @property
     def key(self) -> str:
@@ -55,21 +57,25 @@ def entries() -> dict[str, Entry]:
             continue
         parts = place[:-1] if place[-1] == "__init__" else place
         module = ".".join(("fathometer", "papers", *parts))
-        for name, title, seconds in _announced(path):
-            entry = Entry(paper=place[0], name=name, title=title, seconds=seconds, module=module)
+        for name, title, seconds, larger in _announced(path):
+            entry = Entry(
+                paper=place[0], name=name, title=title, seconds=seconds, module=module, larger=larger
+            )
             if entry.key in found:
                 raise InputError(f"item is {entry.key!r} twice; names within a paper differ.")
             found[entry.key] = entry
     return found
 
 
-def _announced(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Name, title and seconds of each ``@item(...)`` in a file."""
+def _announced(path: Path) -> Iterator[tuple[str, str, float, bool]]:
+    """Name, title and seconds of each ``@item(...)`` in a file, and whether it reads ``full``."""
     for node in ast.parse(path.read_text("utf-8")).body:
         for mark in getattr(node, "decorator_list", ()):
             if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "item":
                 name, title = (ast.literal_eval(part) for part in mark.args)
-                yield name, title, float(ast.literal_eval(mark.keywords[0].value))
+                nodes = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+                names = {n.id for n in nodes if isinstance(n.ctx, ast.Load)}
+                yield name, title, float(ast.literal_eval(mark.keywords[0].value)), "full" in names
 
 
 def choose(wanted: Sequence[str]) -> tuple[Entry, ...]:

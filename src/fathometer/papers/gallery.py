@@ -1,6 +1,7 @@
 """The outcomes of the papers' items as one HTML page, and as Markdown for the documentation."""
 
 import inspect
+import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -10,6 +11,7 @@ from typing import Any
 from fathometer.drawing import to_svg
 from fathometer.drawing.page import figure, render, shown, table
 from fathometer.drawing.texts import clean
+from fathometer.papers.catalog import entries
 from fathometer.papers.run import Reproduction
 
 _TEMPLATE = Path(__file__).parent / "gallery.html"
@@ -72,12 +74,12 @@ def manifest(outcomes: Sequence[Reproduction]) -> dict[str, Any]:
 
 
 def _item(one: Reproduction) -> dict[str, Any]:
-    name = f"{one.paper}-{one.name}".replace(".", "-")
+    name = f"{one.paper}-{one.name}{'-full' if one.full else ''}".replace(".", "-")
     return {
         "id": name,
         "key": one.key,
         "name": one.name,
-        "title": one.title,
+        "title": f"{one.title} (published size)" if one.full else one.title,
         "badge": "exact" if one.passed else "estimate",
         "verdict": _verdict(one),
         "cost": f"{one.seconds:.1f} s, {'published' if one.full else 'default'} size, seed {one.seed}",
@@ -120,30 +122,79 @@ def paragraphs(docstring: str) -> list[str]:
 def write_markdown(outcomes: Sequence[Reproduction], folder: Path) -> list[Path]:
     """One Markdown page a paper with its pictures as SVG files beside it, and an index.
 
+    Outcomes at the published size stand as a line with their item, and are remembered in
+    ``published.json`` beside the pages: a later run at the default size keeps the line.
+
     Returns:
         The pages, the index first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# Gallery: the papers, rebuilt", "", _INTRODUCTION.format(verdict=verdict(outcomes)), ""]
-    lines += ["| paper | items that pass | claims that hold |", "|---|---|---|"]
+    known = folder / "published.json"
+    large = json.loads(known.read_text("utf-8")) if known.exists() else {}
+    large |= {one.key: _summary(one) for one in outcomes if one.full}
+    known.write_text(json.dumps(large, indent=1, sort_keys=True) + "\n", "utf-8")
+    default = [one for one in outcomes if not one.full]
+    lines = ["# Gallery: the papers, rebuilt", "", _INTRODUCTION.format(verdict=verdict(default)), ""]
+    lines += ["| paper | items that pass | claims that hold | at the published size |", "|---|---|---|---|"]
     pages = [folder / "index.md"]
-    for name, group in by_paper(outcomes):
+    for name, group in by_paper(default):
         checks = [check.passed for one in group for check in one.checks]
         passed = f"{sum(one.passed for one in group)} of {len(group)}"
-        lines.append(f"| [{title_of(name)}]({name}.md) | {passed} | {sum(checks)} of {len(checks)} |")
+        ran = _ran(name, large)
+        lines.append(f"| [{title_of(name)}]({name}.md) | {passed} | {sum(checks)} of {len(checks)} | {ran} |")
         pages.append(folder / f"{name}.md")
-        pages[-1].write_text(_paper_page(name, group, folder), "utf-8")
+        pages[-1].write_text(_paper_page(name, group, folder, large), "utf-8")
     pages[0].write_text("\n".join(lines) + "\n", "utf-8")
     return pages
+
+
+def _summary(one: Reproduction) -> dict[str, Any]:
+    """What is remembered of a run at the published size."""
+    held = sum(check.passed for check in one.checks)
+    missed = "; ".join(
+        [check.claim for check in one.checks if not check.passed] + [one.failure] * bool(one.failure)
+    )
+    return {
+        "verdict": _verdict(one),
+        "held": held,
+        "claims": len(one.checks),
+        "seconds": round(one.seconds, 1),
+        "missed": missed,
+    }
+
+
+def _ran(paper: str, large: Mapping[str, Any]) -> str:
+    """How many of a paper's items that have a larger published size passed at it."""
+    keys = [key for key, entry in entries().items() if entry.paper == paper and entry.larger]
+    ran = [large[key] for key in keys if key in large]
+    if not keys:
+        return "the same"
+    passed = sum(one["verdict"] == "passed" for one in ran)
+    return f"{passed} of {len(ran)} pass" + (
+        f", {len(keys) - len(ran)} not run" if len(ran) < len(keys) else ""
+    )
+
+
+def _at_published_size(key: str, large: Mapping[str, Any]) -> str:
+    if key in large:
+        one = large[key]
+        missed = f" Not: {_text(one['missed'])}." if one["missed"] else ""
+        return (
+            f"At the published size: **{one['verdict']}**, {one['held']} of {one['claims']} claims hold, "
+            f"{one['seconds']:.0f} s.{missed}"
+        )
+    entry = entries().get(key)
+    return "At the published size: not run." if entry and entry.larger else ""
 
 
 _INTRODUCTION = """\
 Written by `fathometer reproduce all`; do not edit. Every item is a function in `fathometer.papers` that
 rebuilds one figure, table, theorem or experiment from public names, states what was published and what was
-found, and passes or not. {verdict} Where a claim does not hold, its note says why."""
+found, and passes or not. {verdict} Where a claim does not hold, its note says why. Default sizes take
+seconds; the last column tells how the items came out that have a larger published size (`--full`)."""
 
 
-def _paper_page(name: str, group: Sequence[Reproduction], folder: Path) -> str:
+def _paper_page(name: str, group: Sequence[Reproduction], folder: Path, large: Mapping[str, Any]) -> str:
     lines = [f"# {title_of(name)}", "", verdict(group), "", f"    fathometer reproduce {name}", ""]
     for one in group:
         lines += [
@@ -153,6 +204,7 @@ def _paper_page(name: str, group: Sequence[Reproduction], folder: Path) -> str:
             "",
         ]
         lines += [f"{_text(paragraph)}\n" for paragraph in paragraphs(one.explanation)]
+        lines += [f"{said}\n"] if (said := _at_published_size(one.key, large)) else []
         if one.failure:
             lines += [f"It did not run to its end. {_text(one.failure)}", ""]
         lines += ["| claim | published | found here | holds | note |", "|---|---|---|---|---|"]

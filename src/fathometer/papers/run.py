@@ -178,8 +178,8 @@ def run_item(entry: Entry, *, full: bool = False, seed: int = 0) -> Reproduction
 
 
 def save(outcome: Reproduction, folder: Path) -> Path:
-    """Write an outcome to ``folder/paper/item.safetensors``."""
-    path = folder / outcome.paper / f"{outcome.name}.safetensors"
+    """Write an outcome to ``folder/paper/item.safetensors``; the published size has its own file."""
+    path = folder / outcome.paper / f"{outcome.name}{'.full' if outcome.full else ''}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     return outcome.save(path)
 
@@ -197,7 +197,7 @@ def saved(folder: Path) -> list[Reproduction]:
             raise InputError(f"{path}: holds a {type(outcome).__name__}, not the outcome of an item.")
         outcomes.append(outcome)
     order = {key: place for place, key in enumerate(entries())}
-    return sorted(outcomes, key=lambda one: (one.paper, order.get(one.key, len(order))))
+    return sorted(outcomes, key=lambda one: (one.paper, order.get(one.key, len(order)), one.full))
 
 
 def _digest(items: Iterable[Entry]) -> str:
