@@ -1,12 +1,15 @@
 """The structured diagonal against the dense Hessian, and its refusals."""
 
+import mpmath
 import pytest
 import torch
 from torch import nn
 
 from fathometer import CapabilityError
 from fathometer.model import LossSurface
-from fathometer.model.exact_diagonal import gauss_newton_diagonal, hessian_diagonal
+from fathometer.model.exact_diagonal import exact_trace, gauss_newton_diagonal, hessian_diagonal
+from fathometer.model.losses import CrossEntropy
+from fathometer.model.roots import output_roots
 from networks import Attention, Concat, ConvolutionalResidual, Residual, Shared, images, mlp
 
 X, X4 = torch.randn(9, 3, dtype=torch.float64), torch.randn(5, 1, 4, 4, dtype=torch.float64)
@@ -119,7 +122,52 @@ def test_a_layer_that_applies_its_weight_in_a_way_of_its_own_is_refused():
     refusal(Doubled(3, 2), "weight belongs to a Doubled; only linear", call=gauss_newton_diagonal)
 
 
-def test_ignored_targets_are_refused():
-    y = torch.zeros(9, dtype=torch.long)
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.3, 2.0])])
+def test_ignored_and_weighted_targets_count_as_the_loss_counts_them(weight):
+    torch.manual_seed(0)
+    y = torch.randint(0, 2, (9,))
     y[3] = -100
-    refusal(mlp(), "some targets are ignored", loss="cross_entropy", y=y)
+    surface = LossSurface(mlp().double(), nn.CrossEntropyLoss(weight=weight), (X, y))
+    dense = surface.hessian().to_dense()
+    torch.testing.assert_close(hessian_diagonal(surface), dense.diag())
+    assert exact_trace(surface)["all"].value == pytest.approx(float(dense.trace()), rel=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 1024])
+def test_exact_traces_do_not_depend_on_the_cut(rows, monkeypatch):
+    monkeypatch.setattr("fathometer.model.exact_diagonal.EXAMPLES", rows)
+    surface = surface_of("mlp", "cross_entropy")
+    expected = float(surface.hessian().to_dense().trace())
+    assert exact_trace(surface)["all"].value == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_trace_in_single_precision_is_as_good_as_that():
+    surface = surface_of("mlp", "cross_entropy")
+    single = LossSurface(surface.write().float(), "cross_entropy", (X, torch.randint(0, 2, (9,))))
+    found, exact = exact_trace(single), exact_trace(single.double())
+    for name in ("all", *single.names):
+        assert found[name].value == pytest.approx(exact[name].value, rel=1e-5)
+
+
+def test_a_block_called_twice_in_a_sequence_is_no_chain():
+    block = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    refusal(nn.Sequential(block, block, nn.Linear(3, 2)), "acts at 2 places|cannot be exported")
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0, 400.0])
+def test_roots_of_the_softmax_rebuild_its_curvature(scale):
+    outputs = scale * torch.randn(40, 5, dtype=torch.float64)
+    roots = output_roots(CrossEntropy(), outputs, torch.zeros(40, dtype=torch.long))
+    assert roots.shape == (4, 40, 5)
+    found = torch.einsum("knc,knd->ncd", roots, roots)
+    mp = mpmath.mp.clone()
+    mp.dps = 400
+    for row, S in zip(outputs[:10].tolist(), found[:10], strict=True):
+        e = [mp.exp(mp.mpf(v) - max(row)) for v in row]
+        p = [v / mp.fsum(e) for v in e]
+        for i in range(5):
+            exact = mp.fsum(p[i] * p[j] for j in range(5) if j != i)  # p (1 - p) without cancellation
+            assert float(S[i, i]) == pytest.approx(float(exact), rel=1e-12, abs=1e-300)
+            for j in range(i):
+                size = float(mp.sqrt(p[i] * p[j]))
+                assert abs(float(S[i, j]) + float(p[i] * p[j])) <= 1e-14 * size + 1e-300

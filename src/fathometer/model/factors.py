@@ -1,9 +1,9 @@
 """The Gauss-Newton matrix taken apart: one row for each example and output.
 
-With S_i the Hessian of the loss of example i in its outputs and S_i = sum_c s_ic s_ic', the
-Gauss-Newton matrix is ``sum_ic r_ic r_ic'`` for the rows ``r_ic = J_i' s_ic / sqrt(count)``. In a
-linear layer y = W a + b the row is the outer product of a vector that arrives at the output
-of the layer (``delta``, from C backward passes through all examples at once) and its input:
+With S_i the Hessian of the loss of example i in its outputs and S_i = sum_c s_ic s_ic' (`roots`; K
+columns, C - 1 for a softmax), the Gauss-Newton matrix is ``sum_ic r_ic r_ic'`` for the rows
+``r_ic = J_i' s_ic / sqrt(count)``. In a linear layer y = W a + b the row is the outer product of a vector
+that arrives at its output (``delta``, from K backward passes through all examples) and of its input:
 norms and inner products of rows need no row. Other parameters get their rows written down,
 example by example. Everything that is exact about Gauss-Newton matrices follows: traces, the
 whole spectrum through the Gram matrix, distances to Kronecker factors.
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from fathometer.errors import BudgetError, CapabilityError, InputError
 from fathometer.model.losses import rows_of
+from fathometer.model.roots import output_roots
 from fathometer.work import allowance, in_words
 
 if TYPE_CHECKING:
     from fathometer.model.surface import LossSurface
 
-ROUNDING = 1e-9
+EXAMPLES = 32
+"""Examples whose rows meet all others at a time: the block of products stays near the cache."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,7 +36,7 @@ class LinearFactors:
     Attributes:
         name: Of the layer.
         inputs: (N, d_in) what comes in.
-        deltas: (N, C, d_out) what comes back, scaled by 1 / sqrt(count).
+        deltas: (N, K, d_out) what comes back, scaled by 1 / sqrt(count).
         weight, bias: Names of its parameters on the surface; None if constant or absent.
     """
 
@@ -44,17 +46,21 @@ class LinearFactors:
     weight: str | None
     bias: str | None
 
-    def gram(self) -> Tensor:
-        """Inner products of the rows (N C, N C)."""
-        a = (
-            self.inputs @ self.inputs.T
-            if self.weight
-            else self.inputs.new_zeros(len(self.inputs), len(self.inputs))
-        )
-        a = a + 1.0 if self.bias else a
-        N, C, d = self.deltas.shape
-        flat = self.deltas.reshape(N * C, d)
-        return (flat @ flat.T) * a.to(flat).repeat_interleave(C, 0).repeat_interleave(C, 1)
+    def add_gram(self, total: Tensor) -> None:
+        """Add the inner products of the rows to ``total`` (N K, N K), on and below the diagonal blocks."""
+        N, K, d = self.deltas.shape
+        flat = self.deltas.reshape(N * K, d)
+        for at in range(0, N, EXAMPLES):
+            stop = min(at + EXAMPLES, N)
+            a = (
+                self.inputs[at:stop] @ self.inputs[:stop].T
+                if self.weight
+                else flat.new_zeros(stop - at, stop)
+            )
+            a = a + 1.0 if self.bias else a
+            block = flat[at * K : stop * K] @ flat[: stop * K].T
+            block.view(stop - at, K, stop, K).mul_(a[:, None, :, None])
+            total[at * K : stop * K, : stop * K] += block
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,19 +69,22 @@ class Factors:
 
     Attributes:
         layers: Linear layers, in order.
-        rows: Name of every other parameter with its rows (N C, size).
-        examples, outputs: N and C.
+        rows: Name of every other parameter with its rows (N K, size).
+        count: N K.
     """
 
     layers: tuple[LinearFactors, ...]
     rows: dict[str, Tensor]
-    examples: int
-    outputs: int
+    count: int
 
     def gram(self) -> Tensor:
-        """Inner products of all rows (N C, N C): the eigenvalues of the matrix that are not zero."""
-        parts = [layer.gram() for layer in self.layers] + [rows @ rows.T for rows in self.rows.values()]
-        return sum(parts[1:], parts[0])
+        """Inner products of all rows (N K, N K), with the nonzero eigenvalues of the matrix."""
+        total = torch.zeros(self.count, self.count, dtype=torch.float64)
+        for layer in self.layers:
+            layer.add_gram(total)
+        for rows in self.rows.values():
+            total.addmm_(rows, rows.T)
+        return total.tril_().add_(total.tril(-1).T)
 
     def traces(self) -> dict[str, float]:
         """Trace of the diagonal block of every parameter tensor."""
@@ -93,7 +102,7 @@ class Factors:
 def gauss_newton_factors(surface: "LossSurface") -> Factors:
     """Take the Gauss-Newton matrix of a surface apart, at its own point, in float64.
 
-    Cost: C backward passes through the data, one row at a time for parameters outside linear layers.
+    Cost: K backward passes through the data, one row at a time for parameters outside linear layers.
 
     Args:
         surface: Its loss takes (outputs, targets) and is convex in the outputs, which are (N, C).
@@ -123,7 +132,7 @@ def gauss_newton_factors(surface: "LossSurface") -> Factors:
         for name, layer in first.layers.items()
     )
     rows = {name: torch.cat([part.rows[name] for part in parts]) for name in first.rows}
-    return Factors(layers=layers, rows=rows, examples=surface.examples, outputs=first.outputs)
+    return Factors(layers=layers, rows=rows, count=sum(part.count for part in parts))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,7 +141,7 @@ class _Part:
 
     layers: dict[str, LinearFactors]
     rows: dict[str, Tensor]
-    outputs: int
+    count: int
 
 
 def _of_batch(surface: "LossSurface", batch: Any) -> _Part:
@@ -145,12 +154,12 @@ def _of_batch(surface: "LossSurface", batch: Any) -> _Part:
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise CapabilityError(f"the outputs are {shape}; Gauss-Newton rows need one tensor (N, C) here.")
     problem.objective.check(outputs, batch[1])
-    roots = _curvature_roots(problem, outputs.detach(), batch[1]) / problem.count**0.5
+    roots = output_roots(problem.objective, outputs.detach(), batch[1]) / problem.count**0.5
     layers = _usable(problem.replica.module, surface.names, seen)
     deltas: dict[str, list[Tensor]] = {name: [] for name in layers}
-    for c in range(outputs.shape[1] if layers else 0):
+    for root in roots if layers else ():
         targets = [seen[name][0][1] for name in layers]
-        back = torch.autograd.grad(outputs, targets, roots[:, c], retain_graph=True, allow_unused=True)
+        back = torch.autograd.grad(outputs, targets, root, retain_graph=True, allow_unused=True)
         for name, target, delta in zip(layers, targets, back, strict=True):
             deltas[name].append(torch.zeros_like(target) if delta is None else delta)
     found = {
@@ -165,56 +174,37 @@ def _of_batch(surface: "LossSurface", batch: Any) -> _Part:
     }
     covered = {n for pair in layers.values() for n in pair if n}
     others = [name for name in surface.names if name not in covered]
-    return _Part(layers=found, rows=_rows(surface, batch, roots, others), outputs=outputs.shape[1])
+    return _Part(
+        layers=found, rows=_rows(surface, batch, roots, others), count=roots.shape[0] * roots.shape[1]
+    )
 
 
 def _rows(surface: "LossSurface", batch: Any, roots: Tensor, names: list[str]) -> dict[str, Tensor]:
     """Rows of the parameters outside linear layers, one example at a time."""
     problem = surface._problem
-    n, C = roots.shape[:2]
+    K, n = roots.shape[:2]
     sizes = {name: leaf.numel() for name, leaf in problem.leaves(surface.theta).items() if name in names}
-    needed, free = 8 * surface.examples * C * sum(sizes.values()), allowance()
+    needed, free = 8 * surface.examples * K * sum(sizes.values()), allowance()
     if needed > free:
         raise BudgetError(
             f"Gauss-Newton rows of {', '.join(names[:3])} for {surface.examples} examples take "
             f"{in_words(needed)} and {in_words(free)} may be used; "
             f"{int(surface.examples * free / needed)} examples fit."
         )
-    found = {name: torch.zeros(n, C, size, dtype=torch.float64) for name, size in sizes.items()}
+    found = {name: torch.zeros(n, K, size, dtype=torch.float64) for name, size in sizes.items()}
     for i in range(n) if names else ():
         leaves = problem.leaves(surface.theta)
         one = rows_of(batch, slice(i, i + 1))
         outputs = problem.outputs(leaves, one)
         wanted = [leaves[name] for name in sizes]
-        for c in range(C):
+        for c in range(K):
             back = torch.autograd.grad(
-                outputs, wanted, roots[i : i + 1, c], retain_graph=True, allow_unused=True
+                outputs, wanted, roots[c, i : i + 1], retain_graph=True, allow_unused=True
             )
             for name, row in zip(sizes, back, strict=True):
                 if row is not None:
                     found[name][i, c] = row.reshape(-1)
-    return {name: value.reshape(n * C, -1) for name, value in found.items()}
-
-
-def _curvature_roots(problem: Any, outputs: Tensor, targets: Any) -> Tensor:
-    """Columns s_ic (n, C, C), indexed by example, c and output, with sum_c s_ic s_ic' = S_i."""
-    seen = outputs.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(problem.objective.total(seen, targets), seen, create_graph=True)
-    columns = []
-    for c in range(outputs.shape[1]):
-        column = None
-        if slope.requires_grad:
-            (column,) = torch.autograd.grad(slope[:, c].sum(), seen, retain_graph=True, allow_unused=True)
-        columns.append(torch.zeros_like(seen) if column is None else column)
-    S = torch.stack(columns, 1)
-    values, U = torch.linalg.eigh(0.5 * (S + S.mT))
-    if (values < -ROUNDING * values.abs().amax()).any():
-        row = int((values < -ROUNDING * values.abs().amax()).any(1).nonzero()[0])
-        raise InputError(
-            f"the loss is not convex in the outputs of example {row} of a batch (curvature "
-            f"{float(values[row].min()):.3g}); a Gauss-Newton matrix has no rows there."
-        )
-    return (U * values.clamp(min=0.0).sqrt()[:, None, :]).mT
+    return {name: value.reshape(n * K, -1) for name, value in found.items()}
 
 
 @contextmanager

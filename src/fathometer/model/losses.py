@@ -136,17 +136,9 @@ class CrossEntropy(Objective):
         Keeps one tensor of the size of the outputs; differentiating the logarithm of a softmax over a
         large vocabulary twice keeps several.
         """
-        if targets.is_floating_point() and self.weight is not None:
+        weight = self.scale(outputs, targets)
+        if weight is None:
             return None
-        if targets.is_floating_point():
-            weight = targets.sum(1, keepdim=True).to(outputs)
-        else:
-            kept = targets != self.ignore_index
-            weight = kept[:, None].to(outputs)
-            if self.weight is not None and self.label_smoothing:
-                return None
-            if self.weight is not None:
-                weight = weight * self.weight.to(outputs)[torch.where(kept, targets, 0)][:, None]
         p = outputs.detach().softmax(1)
 
         def product(u: Tensor) -> Tensor:
@@ -154,6 +146,18 @@ class CrossEntropy(Objective):
             return weight * (pu - p * pu.sum(1, keepdim=True))
 
         return product
+
+    def scale(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """The weight w (n, 1, ...) of each example in `curvature`, or None where it has no closed form."""
+        if targets.is_floating_point():
+            return None if self.weight is not None else targets.sum(1, keepdim=True).to(outputs)
+        if self.weight is not None and self.label_smoothing:
+            return None
+        kept = targets != self.ignore_index
+        weight = kept[:, None].to(outputs)
+        if self.weight is not None:
+            weight = weight * self.weight.to(outputs)[torch.where(kept, targets, 0)][:, None]
+        return weight
 
     def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""

@@ -14,6 +14,7 @@ import torch
 
 from fathometer.errors import BudgetError, CapabilityError, InputError
 from fathometer.model.factors import LinearFactors, gauss_newton_factors
+from fathometer.model.roots import root_count
 from fathometer.results import Row, Table
 from fathometer.spectra.density import SpectralDensity, of_eigenvalues
 from fathometer.work import allowance, in_words
@@ -23,7 +24,7 @@ def gauss_newton_spectrum(surface: Any) -> SpectralDensity:
     """All P eigenvalues of the Gauss-Newton matrix, exact, through the Gram matrix of its rows.
 
     Cost: C backward passes for linear layers (one row at a time for other parameters), then one
-    symmetric matrix of min(n C, P) rows. Zeros beyond its rank are exact zeros.
+    symmetric matrix of min(n C, P) rows, n (C - 1) for cross-entropy. Zeros beyond its rank are exact zeros.
 
     Args:
         surface: A `LossSurface` with outputs (N, C) and a loss that is convex in them.
@@ -36,12 +37,12 @@ def gauss_newton_spectrum(surface: Any) -> SpectralDensity:
     _check(surface)
     P = surface.size
     factors = None
-    outputs = surface.outputs().shape[-1]
+    outputs = root_count(surface._problem.objective, surface.outputs().shape[-1])
     rows = surface.examples * outputs
     needed, free = 24 * rows * rows, allowance()
     if rows <= P and needed > free:
         raise BudgetError(
-            f"the Gram matrix of {rows} rows ({surface.examples} examples x {outputs} outputs) takes "
+            f"the Gram matrix of {rows} rows ({surface.examples} examples, {outputs} each) takes "
             f"{in_words(needed)} and {in_words(free)} may be used; "
             f"{int((free / 24) ** 0.5) // outputs} examples fit."
         )
@@ -50,7 +51,8 @@ def gauss_newton_spectrum(surface: Any) -> SpectralDensity:
         matrix = factors.gram()
     else:
         matrix = surface.double().gauss_newton().to_dense()
-    values = torch.linalg.eigvalsh(0.5 * (matrix + matrix.T)).clamp(min=0.0).numpy()
+        matrix = 0.5 * (matrix + matrix.T)
+    values = torch.linalg.eigvalsh(matrix).clamp(min=0.0).numpy()
     whole = np.concatenate([np.zeros(max(P - len(values), 0)), values[-P:]])
     return of_eigenvalues(whole, name="Gauss-Newton matrix")
 
