@@ -7,11 +7,13 @@ numbers about a slope, and a warning says so.
 """
 
 import warnings
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from fathometer.errors import CapabilityError, InputError, TheoryWarning
-from fathometer.linalg import diagonal, eigenpairs, frobenius_norm, trace
+from fathometer.linalg import Eigenpairs, diagonal, eigenpairs, frobenius_norm, trace
 from fathometer.model import LossSurface
 from fathometer.model.exact_diagonal import gauss_newton_diagonal, hessian_diagonal
 from fathometer.results import Estimate
@@ -35,7 +37,50 @@ def hessian_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -
     Raises:
         InputError: If an argument is out of range.
     """
-    pairs = eigenpairs(surface.hessian(), 1, "magnitude", tolerance=tolerance, seed=seed)
+    return sharpest_pair(surface, tolerance, seed)[0]
+
+
+def sharpest_pair(
+    surface: LossSurface,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    *,
+    start: Tensor | None = None,
+    check: bool = True,
+) -> tuple[Estimate, Tensor]:
+    """`hessian_norm` and its eigenvector (P,), searched from ``start`` if one is given.
+
+    Args:
+        surface: Loss surface; the Hessian is taken at its point.
+        tolerance: Relative residual of the eigenvalue.
+        seed: Of the random start.
+        start: Vectors (P,) or (P, j) near the eigenvector.
+        check: Look for a larger eigenvalue that the search may have missed.
+
+    Raises:
+        InputError: If an argument is out of range.
+    """
+    H = surface.hessian()
+    pairs = eigenpairs(H, 1, "magnitude", tolerance=tolerance, seed=seed, start=start, check=check)
+    return _norm_of(pairs), pairs.vectors[:, 0]
+
+
+def confirmed_pair(
+    surface: LossSurface, tolerance: float = 1e-3, seed: int = 0, *, start: Tensor | None = None
+) -> tuple[Estimate, Tensor]:
+    """`sharpest_pair` in float64, searched in the surface's own type.
+
+    Products in float64 cost up to five times those in float32 (convolutions have no fast path), so
+    that only the last ones, which give the value and its residual, are made in it.
+    """
+    found, vector = sharpest_pair(surface, tolerance, seed, start=start)
+    if surface.theta.dtype == torch.float64:
+        return found, vector
+    exact, finer = sharpest_pair(surface.double(), tolerance, seed, start=vector, check=False)
+    return replace(exact, cost=found.cost + exact.cost), finer.to(vector.dtype)
+
+
+def _norm_of(pairs: Eigenpairs) -> Estimate:
     return Estimate(
         value=abs(float(pairs.values[0])),
         kind=pairs.kind,
@@ -56,14 +101,8 @@ def gauss_newton_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int =
     Raises:
         InputError: If an argument is out of range or the loss has no outputs.
     """
-    pairs = eigenpairs(surface.gauss_newton(), 1, "magnitude", tolerance=tolerance, seed=seed)
-    return Estimate(
-        value=abs(float(pairs.values[0])),
-        kind=pairs.kind,
-        error=float(pairs.residuals[0]),
-        method="block Lanczos" if pairs.kind == "estimate" else "dense eigenvalues",
-        cost=pairs.products,
-    )
+    G = surface.gauss_newton()
+    return _norm_of(eigenpairs(G, 1, "magnitude", tolerance=tolerance, seed=seed))
 
 
 def hessian_trace(

@@ -10,6 +10,7 @@ Gauss-Newton trace: a convex problem in the log-scales,
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +25,13 @@ from fathometer.errors import CapabilityError, InputError
 from fathometer.linalg import eigenpairs
 from fathometer.model import LossSurface
 from fathometer.results import Estimate, Result
-from fathometer.sharpness.curvature import gauss_newton_weights, hessian_norm, hessian_trace
+from fathometer.sharpness.curvature import (
+    confirmed_pair,
+    gauss_newton_weights,
+    hessian_norm,
+    hessian_trace,
+    sharpest_pair,
+)
 from fathometer.sharpness.rescalings import Rescalings, rescalings
 from fathometer.sharpness.worst_case import epsilon_sharpness, keskar
 from fathometer.types import Kind
@@ -134,33 +141,49 @@ def sharpen(
     if factor is not None and target is not None:
         raise InputError("pass factor or target, not both.")
 
-    def read(place: LossSurface) -> Estimate:
-        return WALKABLE[measure](place.double(), seed=seed, **options)
-
-    before = read(surface)
+    ruler = _Ruler(measure, seed, options)
+    before = ruler(surface)
     if not float(before.value) > 0:
         raise InputError(f"{measure} is {float(before.value):.4g} here; only a positive value can be scaled.")
     wanted = target if target is not None else (1e6 if factor is None else factor) * float(before.value)
     if not (math.isfinite(wanted) and wanted > 0):
         raise InputError(f"the wanted {measure} is {wanted!r}; it must be positive and finite.")
     group = group_of(surface, example_inputs)
-    name, z, bend = sharpest_tensor(surface, group, seed)
+    name, z, bend = sharpest_tensor(surface, group, seed, ruler.vector)
     here, start = (0.0, math.log(float(before.value) / wanted)), 0.5 * math.log(wanted / float(before.value))
     if measure == "hessian_norm":
         start = 0.5 * math.log(wanted / bend)  # where the scaled block alone would have the wanted norm
-        if surface.theta.dtype != torch.float64:
-            # Walk in the surface's own type, which is faster, and confirm in float64.
-            def quick(place: LossSurface) -> Estimate:
-                return hessian_norm(place, seed=seed)
-
-            start = _walk(surface, group, z, quick, (start, here), wanted, tolerance)[2]
-    reached, model, t = _walk(surface, group, z, read, (start, here), wanted, tolerance)
+        ruler.vector = cut(surface, cast(Tensor, ruler.vector), name)
+        start = _walk(surface, group, z, ruler.roughly, (start, here), wanted, tolerance)[2]
+    reached, model, t = _walk(surface, group, z, ruler, (start, here), wanted, tolerance)
     if not abs(math.log(float(reached.value) / wanted)) <= math.log1p(tolerance):
         raise InputError(
             f"{measure} cannot be brought to {wanted:.4g} along the scale of {name}; "
             f"{float(reached.value):.4g} was reached, from {float(before.value):.4g}. Ask for a larger value."
         )
     return _equivalent(surface, model, measure, before, reached, name, t)
+
+
+class _Ruler:
+    """Reads the measure at one place after the other, in float64.
+
+    For the spectral norm each search sets out from the last eigenvector: from place to place it hardly turns.
+    """
+
+    def __init__(self, measure: str, seed: int, options: dict[str, Any]) -> None:
+        self.measure, self.seed, self.options = measure, seed, options
+        self.vector: Tensor | None = None
+
+    def __call__(self, place: LossSurface) -> Estimate:
+        if self.measure != "hessian_norm":
+            return WALKABLE[self.measure](place.double(), seed=self.seed, **self.options)
+        found, self.vector = confirmed_pair(place, seed=self.seed, start=self.vector, **self.options)
+        return found
+
+    def roughly(self, place: LossSurface) -> Estimate:
+        """The norm to some thousandths, in the type of the surface, without a look for what was missed."""
+        found, self.vector = sharpest_pair(place, 0.02, self.seed, start=self.vector, check=False)
+        return found
 
 
 def flatten(
@@ -251,11 +274,11 @@ def _rows(group: Rescalings, name: str) -> tuple[csr_array, Tensor]:
     """Distinct rows of the log-scale map for a tensor, and for each entry the number of its row."""
     space, uses, shapes = group.generators.parts
     use = uses[name]
-    plus, minus = (
-        torch.from_numpy(space.group)[ids].expand(shapes[name]).reshape(-1) for ids in (use.plus, use.minus)
-    )
-    pairs, place = torch.unique(torch.stack([plus, minus], dim=1), dim=0, return_inverse=True)
-    first, second = (pairs[:, i].numpy() for i in (0, 1))
+    groups, shape = torch.from_numpy(space.group), shapes[name]
+    plus, minus = (groups[ids].expand(shape).reshape(-1) for ids in (use.plus, use.minus))
+    size = cast(tuple[int, int], space.basis.shape)[0]
+    pairs, place = torch.unique(plus * size + minus, return_inverse=True)
+    first, second = (pairs // size).numpy(), (pairs % size).numpy()
     return csr_array(space.basis[first] - space.basis[second]), place
 
 
@@ -267,34 +290,46 @@ def _some_examples(surface: LossSurface) -> LossSurface:
         return surface
 
 
-def sharpest_tensor(surface: LossSurface, group: Rescalings, seed: int) -> tuple[str, np.ndarray, float]:
+def sharpest_tensor(
+    surface: LossSurface, group: Rescalings, seed: int, top: Tensor | None = None
+) -> tuple[str, np.ndarray, float]:
     """A tensor that can shrink as a whole and is sharp: its name, how it shrinks, its curvature.
 
-    The sharpest direction of the network, cut to one tensor, is a direction of positive curvature in nearly
-    all cases; where it is not for any, every block is searched by itself.
+    The sharpest direction of the network (``top``, if it is known), cut to one tensor, is a direction of
+    positive curvature in nearly all cases; where it is not for any, every block is searched by itself.
     """
     few = _some_examples(surface)
-    ways = {name: z for name in surface.names if (z := _shrinking(group, name)) is not None}
     H = few.hessian()
-    top = eigenpairs(
-        H, 1, "largest", tolerance=0.05, seed=seed, check=False, max_products=RANKING_PRODUCTS
-    ).vectors[:, 0]
-    shares = {name: float(top[surface.space.positions(name)].norm()) for name in ways}
-    best: tuple[float, str] = (0.0, "")
-    for name in sorted(shares, key=lambda name: -shares[name])[:4]:
-        at = surface.space.positions(name)
-        part = torch.zeros_like(top)
-        part[at] = top[at] / max(shares[name], torch.finfo(top.dtype).tiny)
-        best = max(best, (float(part @ (H @ part)), name))
-    for name in () if best[1] else ways:
+    sharpest = top
+    if sharpest is None:
+        sharpest = eigenpairs(
+            H, 1, "largest", tolerance=0.05, seed=seed, check=False, max_products=RANKING_PRODUCTS
+        ).vectors[:, 0]
+    best: tuple[float, str, np.ndarray] = (0.0, "", np.zeros(0))
+    shares = {name: float(sharpest[surface.space.positions(name)].norm()) for name in surface.names}
+    ranked = iter(sorted(shares, key=lambda name: -shares[name]))
+    ways = ((name, z) for name in ranked if (z := _shrinking(group, name)) is not None)
+    tried = list(islice(ways, 4))
+    for name, z in tried:
+        part = cut(surface, sharpest, name)
+        best = max(best, (float(part @ (H @ part)), name, z), key=lambda found: found[0])
+    for name, z in () if best[1] else chain(tried, ways):
         part = H.restrict(surface.space.positions(name))
         found = eigenpairs(part, 1, "largest", tolerance=0.05, seed=seed, check=False, max_products=20)
-        best = max(best, (float(found.values[0]), name))
+        best = max(best, (float(found.values[0]), name, z), key=lambda found: found[0])
     if not best[1]:
         raise InputError(
             "no tensor with positive curvature can shrink as a whole; the orbit does not sharpen it."
         )
-    return best[1], ways[best[1]], best[0]
+    return best[1], best[2], best[0]
+
+
+def cut(surface: LossSurface, vector: Tensor, name: str) -> Tensor:
+    """The entries of a vector (P,) that belong to one tensor, at length one; zero elsewhere."""
+    at = surface.space.positions(name)
+    part = torch.zeros_like(vector)
+    part[at] = vector[at] / vector[at].norm().clamp(min=torch.finfo(vector.dtype).tiny)
+    return part
 
 
 def _shrinking(group: Rescalings, name: str) -> np.ndarray | None:
