@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -159,7 +159,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 
 @contextmanager
-def _refusing(path: Path, what: str) -> Iterator[None]:
+def _refusing(path: Path, what: str) -> Generator[None, None, None]:
     """Turn whatever a reader raises on a damaged file into one line about that file."""
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -106,7 +106,7 @@ def is_worker() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined() -> Generator[None, None, None]:
     """Inside this block a launched process is a member of its group."""
     if not is_worker():
         yield

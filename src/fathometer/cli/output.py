@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -62,7 +62,7 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def progress_display() -> Iterator[Progress]:
+def progress_display() -> Generator[Progress, None, None]:
     """A progress callback that draws on stderr: a bar on a terminal, else a line a stage."""
     if not sys.stderr.isatty():
         yield _Stages()

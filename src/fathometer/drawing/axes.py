@@ -197,11 +197,12 @@ def _graph(mark: Graph, look: Look, panel: Panel, ax: "Axes") -> None:
     for (one, other), kind in zip(edges.tolist(), kinds.tolist(), strict=True):
         text = mark.edge_legend[kind] if kind < len(mark.edge_legend) and kind not in named else None
         named.add(kind)
-        style = {"color": _color(kind), "linestyle": _dashes(layout.edge_dash(kind))}
-        ax.plot(*spots[[one, other]].T, zorder=1, label=_plain(text) if text else None, **style)
+        color, dashes = _color(kind), _dashes(layout.edge_dash(kind))
+        label = _plain(text) if text else None
+        ax.plot(*spots[[one, other]].T, zorder=1, label=label, color=color, linestyle=dashes)
         if mark.arrows:
             middle = spots[one] + 0.6 * (spots[other] - spots[one])
-            arrow = {"arrowstyle": "->", "color": style["color"]}
+            arrow = {"arrowstyle": "->", "color": color}
             ax.annotate("", xy=tuple(middle), xytext=tuple(spots[one]), arrowprops=arrow)
     colored = np.zeros(len(spots), int) if mark.node_colors is None else numbers(mark.node_colors).astype(int)
     ax.scatter(*spots.T, c="white", edgecolors=[_color(int(c)) for c in colored], zorder=2)

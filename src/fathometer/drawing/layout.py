@@ -280,7 +280,12 @@ def plot_size(panel: Panel, across: float, down: float) -> tuple[float, float]:
 
 
 def arrange(
-    panel: Panel, found: list[Look], across: float, down: float, room: Margins, rows: tuple
+    panel: Panel,
+    found: list[Look],
+    across: float,
+    down: float,
+    room: Margins,
+    rows: tuple[tuple[Entry, ...], ...],
 ) -> Layout:
     """Place a panel of width ``across`` whose plot is at most ``down`` high, inside the margins ``room``."""
     wide, high = plot_size(panel, across - room.left - room.right, down)

@@ -1,6 +1,6 @@
 """Model, loss and data as sums over chunks, at any parameters: what a surface is made of."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -117,7 +117,7 @@ def weighted(values: list[Tensor], weights: list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def differentiable_twice() -> Iterator[None]:
+def differentiable_twice() -> Generator[None, None, None]:
     """Say it in our words when an operation of the model has no (second) derivative."""
     try:
         yield
@@ -131,7 +131,7 @@ def differentiable_twice() -> Iterator[None]:
 
 
 @contextmanager
-def fitting(batch: Any) -> Iterator[None]:
+def fitting(batch: Any) -> Generator[None, None, None]:
     """Say it in our words when the model or the loss cannot take the examples."""
     try:
         yield

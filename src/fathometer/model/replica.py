@@ -15,7 +15,7 @@ afterwards, also after an exception.
 
 import copy
 import random
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -133,7 +133,7 @@ class Replica:
         return other
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None, None, None]:
         """Hold the state in which the copy is differentiable twice; then restore the caller's."""
         fast = torch.backends.mha.get_fastpath_enabled()
         with ExitStack() as stack:
@@ -187,7 +187,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 @contextmanager
-def unchanged_random_state() -> Iterator[None]:
+def unchanged_random_state() -> Generator[None, None, None]:
     """Give the caller's random states (torch, numpy, Python) back afterwards."""
     cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None

@@ -145,7 +145,7 @@ def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
         return float((model(x).argmax(1) == y).double().mean())
 
 
-PLANS = {
+PLANS: dict[str, dict[str, Any]] = {
     "digits-mlp": {"epochs": 60, "polish": 4000},
     "digits-mlp-squared": {"epochs": 60, "polish": 4000},
     "digits-cnn": {"epochs": 20, "polish": 1000, "dampings": (1e-2, 0.3)},

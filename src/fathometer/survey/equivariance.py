@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -129,21 +130,22 @@ def _library(weight: Tensor) -> Iterator[tuple[str, symmetry.Action]]:
     outputs, inputs = weight.shape
     side = math.isqrt(inputs)
     if side * side == inputs and side > 2:
-        still = {"translations": False}
-        for name, options in (
-            ("left-right and up-down flips", {"flips": True, **still}),
-            ("quarter turns", {"rotations": 4, **still}),
-            ("shifts of the image", {}),
+        for name, action in (
+            ("left-right and up-down flips", _grid(side, side, flips=True)),
+            ("quarter turns", _grid(side, side, rotations=4)),
+            ("shifts of the image", symmetry.Action.grid(side, side)),
         ):
-            yield f"blind to {name}", _invariant(symmetry.Action.grid(side, side, **options))
+            yield f"blind to {name}", _invariant(action)
     if outputs == inputs:
         yield "cyclic shifts of the units", symmetry.Action.cyclic(inputs)
         yield "all permutations of the units", symmetry.Action.symmetric(inputs)
     yield "blind to the order of its inputs", _invariant(symmetry.Action.symmetric(inputs))
 
 
-def _grid(height: int, width: int, **options: bool | int) -> symmetry.Action:
-    return symmetry.Action.grid(height, width, translations=False, **options)  # type: ignore[arg-type]
+def _grid(
+    height: int, width: int, *, rotations: Literal[False, 4] = False, flips: bool = False
+) -> symmetry.Action:
+    return symmetry.Action.grid(height, width, translations=False, rotations=rotations, flips=flips)
 
 
 def _invariant(action: symmetry.Action) -> symmetry.Action:

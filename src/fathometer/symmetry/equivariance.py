@@ -19,7 +19,7 @@ from fathometer.types import Kind
 from fathometer.work import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -134,7 +134,7 @@ def _move(x: Tensor, act: Action, side: str, g: int) -> Tensor:
 
 
 @contextmanager
-def _in_evaluation(module: Any) -> "Iterator[None]":
+def _in_evaluation(module: Any) -> "Generator[None, None, None]":
     """Evaluation mode and the global random state, both restored afterwards."""
     modes = [(part, part.training) for part in module.modules()] if isinstance(module, nn.Module) else []
     with torch.random.fork_rng(devices=[]):

@@ -12,6 +12,7 @@ without structure: ``-(E log(defect**2) + K log(E)) / 2``. ``O(N M)`` a candidat
 import math
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -121,13 +122,10 @@ def _filters(layer: Any, size: int) -> list[Action]:
     if len(window) == 1:
         return [Action([list(range(size))[::-1]], [[0]], name="reversed window")] if size > 1 else []
     height, width = window
-    still = {"translations": False, "outputs": "invariant"}
-    found = [Action.grid(height, width, flips=True, **still)] if size > 1 else []
+    grid = partial(Action.grid, height, width, translations=False, outputs="invariant")
+    found = [grid(flips=True)] if size > 1 else []
     if height == width and size > 1:
-        found += [
-            Action.grid(height, width, rotations=True, **still),
-            Action.grid(height, width, rotations=True, flips=True, **still),
-        ]
+        found += [grid(rotations=True), grid(rotations=True, flips=True)]
     return found + ([Action.symmetric(size, outputs="invariant")] if size > 1 else [])
 
 

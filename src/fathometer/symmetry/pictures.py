@@ -4,7 +4,7 @@ Everything is drawn from a result alone; colors are orbit numbers, in the same o
 every panel.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -170,7 +170,7 @@ def _spread(count: int) -> np.ndarray:
     return np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
 
 
-def _rings(pairs: list, action: Action) -> np.ndarray:
+def _rings(pairs: list[Any], action: Action) -> np.ndarray:
     """One ring for each coset of the first generator's powers, so that its arrows run around."""
     number = {np.concatenate(pair).tobytes(): i for i, pair in enumerate(pairs)}
     positions = np.full((len(pairs), 2), np.nan)

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ _PACKAGES = ("fathometer", "torch", "numpy", "scipy", "numba", "safetensors", "h
 
 
 @contextmanager
-def threads(n: int) -> Iterator[None]:
+def threads(n: int) -> Generator[None, None, None]:
     """Run the block with ``n`` threads in torch, BLAS and OpenMP, then as before.
 
     Numba is left alone: no kernel here starts threads of it, and asking it for their number

@@ -6,7 +6,7 @@ exchange below is reached by all of them. A failure in one process is passed on 
 next exchange, so that the others stop with its message and do not wait for ever.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -33,7 +33,7 @@ def rank() -> int:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def alone() -> Generator[None, None, None]:
     """Inside this block the process works for itself: nothing is shared or exchanged.
 
     A task that is itself one of many shared ones runs in such a block, because the

@@ -1,5 +1,7 @@
 """Section 5: convergence on known targets (figures 1, 4 and 5)."""
 
+from typing import Any
+
 import numpy as np
 from scipy import stats
 from scipy.stats import qmc
@@ -74,7 +76,7 @@ def _draw(name: str, n: int, seed: int) -> np.ndarray:
     return rng.standard_normal(n) if name == "Gaussian" else unit_student(rng, n)
 
 
-def _optimal(results: dict) -> Picture:
+def _optimal(results: dict[str, Any]) -> Picture:
     """The optimal functions g and h = T g of one sample each."""
     panels = []
     for label, part in (("g", lambda r: r.function[:, 0]), ("h = T g", lambda r: r.witness)):

@@ -139,7 +139,7 @@ def _saddles(phi: float, *, full: bool, seed: int) -> Outcome:
             "rank correlation",
         ),
     ]
-    marks: list = [Points(x=energies, y=indices, label="critical points")]
+    marks: list[Line | Points | Rule] = [Points(x=energies, y=indices, label="critical points")]
     if full:
         a, threshold, p = exponent(energies, indices, float(energies.min()))
         (low, high), (lower, upper) = _interval(energies, indices, seed)

@@ -99,7 +99,7 @@ def figure_2(*, full: bool = False, seed: int = 0) -> Outcome:
     panels, rows = [], []
     for phi in RATIOS:
         x = np.linspace(-3.2, 6.0, 401)
-        marks: list = []
+        marks: list[Bars | Line] = []
         for eps in energies:
             law = WishartPlusWigner(eps, phi)
             values = law.sample(P, seed)
@@ -269,7 +269,7 @@ def figure_3(*, full: bool = False, seed: int = 0) -> Outcome:
     """
     rows, panels = [], []
     for name, law in LAWS.items():
-        marks: list = []
+        marks: list[Bars | Line] = []
         for phi in RATIOS:
             c = index_coefficient(phi, name)
             t = np.geomspace(1e-6, 1e-4, 3)

@@ -1,6 +1,7 @@
 """The networks of the experiments: one hidden layer without biases, on noise or on small images."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from fathometer.model import LossSurface
 from fathometer.model.embedded import digits
 from fathometer.work import generator, numpy_generator
 
-ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable, Callable]] = {
+ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[..., Any], Callable[..., Any]]] = {
     "tanh": (nn.Tanh, np.tanh, lambda z, a: 1.0 - a * a),
     "relu": (nn.ReLU, lambda z: np.maximum(z, 0.0), lambda z, a: (z > 0).astype(float)),
     "linear": (nn.Identity, lambda z: z, lambda z, a: np.ones_like(z)),

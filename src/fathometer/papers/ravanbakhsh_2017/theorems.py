@@ -8,6 +8,7 @@ version is checked and the difference is an own item.
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -224,7 +225,7 @@ def sparse_uniqueness(*, full: bool = False, seed: int = 0) -> Outcome:
     return Outcome(checks=tuple(checks), table=Table(title="Sparse designs", rows=tuple(rows)))
 
 
-def _sparse_row(name: str, action: Action, chosen: list) -> Row:
+def _sparse_row(name: str, action: Action, chosen: list[Any]) -> Row:
     tying = action.tying("sparse", chosen)
     quotients = [(np.argsort(chosen[0][0])[g[0]], np.argsort(chosen[0][1])[g[1]]) for g in chosen[1:]]
     moving = [a for a, _ in quotients]
