@@ -72,13 +72,20 @@ def test_trainers_call_it_by_their_own_names():
     for step in range(4):
         log.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
     assert list(logged) == ["sharpness/gradient_norm"]
-    assert log.state_dict() == {}
-    assert log.state_key == "SharpnessLog"
+    again = SharpnessLog("cross_entropy", (X, Y), ["gradient_norm"], every=2)
+    again.load_state_dict(log.state_dict())
+    assert [dict(row.items()) for row in again.rows] == [dict(row.items()) for row in log.rows]
+    assert again._legacy_state_key is SharpnessLog
+    assert again.state_key == log.state_key != SharpnessLog("mse", (X, X), every=2).state_key
+    # Lightning asks of every method whether it has code of its own
+    assert all(
+        hasattr(getattr(log, name), "__code__") for name in ("state_dict", "load_state_dict", "on_exception")
+    )
     other = SharpnessLog("cross_entropy", (X, Y), ["gradient_norm"], every=2)
     state, control = SimpleNamespace(global_step=4, log_history=[]), SimpleNamespace()
     other.on_train_begin(None, state, control, model=model)
     assert other.on_step_end(None, state, control, model=model, optimizer=None) is control
-    assert state.log_history[0]["sharpness/gradient_norm"] == log.table()[0].gradient_norm
+    assert state.log_history == [{"sharpness/gradient_norm": log.table()[0].gradient_norm, "step": 4}]
     with pytest.raises(AttributeError, match="has no attribute 'teardowns'"):
         _ = log.teardowns
 

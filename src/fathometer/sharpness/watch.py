@@ -98,17 +98,30 @@ class SharpnessLog:
         """A step of the Hugging Face Trainer has ended: its ``args``, ``state``, ``control``, ``model``."""
         row = self(model, int(state.global_step))
         if row is not None and isinstance(getattr(state, "log_history", None), list):
-            state.log_history.append({f"sharpness/{k}": v for k, v in row.items() if k != "seconds"})
+            named = {f"sharpness/{k}": v for k, v in row.items() if k not in ("step", "seconds")}
+            state.log_history.append({**named, "step": row.step})  # every entry of the history has its step
         return control
+
+    @property
+    def state_key(self) -> str:
+        """Tells the logs of one trainer apart in a checkpoint of Lightning."""
+        return f"SharpnessLog every {self.every}: {', '.join(self.names)}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The readings so far, for a checkpoint: a resumed training goes on with them."""
+        return {"rows": [dict(row.items()) for row in self.rows], "notes": list(self.notes)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the readings of a checkpoint in place of those so far."""
+        self.rows = [Row(**cells) for cells in state_dict["rows"]]
+        self.notes = list(state_dict["notes"])
 
     def __getattr__(self, name: str) -> Any:
         """Other events of a trainer pass by."""
-        if name.startswith("on_") or name in ("setup", "teardown", "load_state_dict"):
+        if name.startswith("on_") or name in ("setup", "teardown"):
             return _pass_by
-        if name == "state_dict":
-            return dict
-        if name == "state_key":
-            return "SharpnessLog"
+        if name == "_legacy_state_key":  # Lightning looks for states of its old versions under it
+            return type(self)
         raise AttributeError(f"a SharpnessLog has no attribute {name!r}")
 
 
