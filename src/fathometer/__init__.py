@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from fathometer import work as work
     from fathometer.survey.run import survey as survey
 
-__all__ = ["__version__", *_ROOMS, *_NAMES]
+__all__ = ["__version__", *_ROOMS, *_NAMES]  # pyright: ignore[reportUnsupportedDunderAll] - said once
 
 
 def __getattr__(name: str) -> Any:

@@ -174,7 +174,8 @@ def _max_pool(dims: int) -> Callable[..., Tensor]:
 
     def apply(paths: _Paths, node: Any, arguments: Any) -> Tensor:
         x, kernel, *rest = arguments
-        stride, padding, dilation, ceil = [*rest, *[None, 0, 1, False][len(rest) :]]
+        given: list[Any] = [*rest, *[None, 0, 1, False][len(rest) :]]
+        stride, padding, dilation, ceil = given
         if set(_window(dilation, dims)) != {1}:
             raise CapabilityError("max-pooling with dilation has no path norm here.")
         window = _window(kernel, dims)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fathometer.errors import CapabilityError, InputError
 from fathometer.model.tracing import TracedGraph, as_arguments, outputs_of, trace_graph
 from fathometer.results import Result
-from fathometer.sharpness import layer_rules  # noqa: F401 - registers its rules
+from fathometer.sharpness import layer_rules  # noqa: F401 # pyright: ignore[reportUnusedImport] - registers its rules
 from fathometer.sharpness.rules import Reader, Use
 from fathometer.sharpness.scales import ScaleSpace, compact
 from fathometer.types import Kind

@@ -1,4 +1,5 @@
 # ruff: noqa: ANN001, ANN202, C901 - the compiler infers the types, and its loops stay in one place
+# pyright: reportMissingParameterType=false
 """The graph Stein program of one coordinate, in time proportional to the number of points.
 
 Between neighbors at distance h let ``D`` be the slope of the gradient p and ``e`` the second-order

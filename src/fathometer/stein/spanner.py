@@ -1,4 +1,5 @@
 # ruff: noqa: ANN001, ANN202 - the compiler infers the types
+# pyright: reportMissingParameterType=false
 """Greedy spanners: few edges along which every pair of points is joined by a short path.
 
 In a 2-spanner for the L1 norm every two points are joined by a path at most twice

@@ -109,7 +109,9 @@ def square_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return cdist(a, b, "sqeuclidean")
 
 
-def _both(points, scores, at, at_scores, kernel, weights):  # noqa: ANN001, ANN202
+def _both(
+    points: Any, scores: Any, at: Any, at_scores: Any, kernel: Any, weights: Any
+) -> tuple[Sample, Sample, SteinGram, Any]:
     """The sample, the places, the Gram engine of the sample and its weights."""
     sample = read_sample(points, scores)
     places = read_sample(at, at_scores if at_scores is not None else np.zeros_like)

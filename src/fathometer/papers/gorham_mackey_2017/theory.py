@@ -1,5 +1,8 @@
 """Section 3: the propositions and theorems, each as numbers taken by other means."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import integrate, stats
@@ -59,7 +62,7 @@ def proposition_2(*, full: bool = False, seed: int = 0) -> Outcome:
     )
 
 
-def _twice(base, x: np.ndarray, b: np.ndarray) -> float:  # noqa: ANN001 - a function of a tensor
+def _twice(base: Callable[[Any], Any], x: np.ndarray, b: np.ndarray) -> float:
     """The Langevin operator in both arguments of ``base(|x - y|^2)``."""
     (s, t), (a, c) = torch.from_numpy(x), torch.from_numpy(b)
 
