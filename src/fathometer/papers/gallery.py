@@ -115,7 +115,7 @@ def _notes(one: Reproduction) -> tuple[str, ...]:
 
 def paragraphs(docstring: str) -> list[str]:
     """The paragraphs of a docstring in running text, without its list of arguments."""
-    text = inspect.cleandoc(docstring).split("\nArgs:")[0].replace("``", "")
+    text = inspect.cleandoc(docstring).split("\nArgs:")[0].replace("`", "")
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
