@@ -73,12 +73,16 @@ class Problem:
     def finite(self, leaves: Mapping[str, Tensor], index: int) -> tuple[Tensor, float]:
         """As `evaluate` for chunk ``index``; a loss that is not finite is refused."""
         total, count = self.evaluate(leaves, self.batches[index])
+        self.check_finite(total, index)
+        return total, count
+
+    def check_finite(self, total: Tensor, index: int) -> None:
+        """Refuse a ``total`` of chunk ``index`` that is not finite."""
         if not torch.isfinite(total):
             raise InputError(
                 f"the loss is {total.item()} on {self.batches.where(index)}; look for inputs, targets or "
                 "parameters that are not finite, or for a logarithm of zero in the loss."
             )
-        return total, count
 
     def gradient(self, leaves: Leaves, index: int) -> Tensor:
         """Gradient of the sum over chunk ``index`` (P,)."""
