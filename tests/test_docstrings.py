@@ -23,6 +23,31 @@ ROOMS = (
     "drawing",
 )
 OURS = {"InputError", "CapabilityError", "BudgetError"}
+METHODS = ("spectra", "sharpness", "stein", "symmetry", "approximation", "linalg")
+WITHOUT_SOURCE = {
+    "spectra.zero_modes": "a list of causes, each shown by a product",
+    "sharpness.audit": "the measures, taken again",
+    "sharpness.measures": "the measures, collected",
+    "sharpness.units": "follows from the operations of the graph",
+    "sharpness.watch": "the measures, while training",
+    "stein.doors": "reads files and foreign objects",
+    "stein.gradients": "the product rule, derived where it stands",
+    "stein.scores": "automatic differentiation",
+    "stein.tilts": "the product rule, derived where it stands",
+    "symmetry.discovery": "a rule of its own, explained where it stands",
+    "symmetry.equivariance": "the definition",
+    "symmetry.lazy": "derived where it stands",
+    "symmetry.measure": "the mean over a group",
+    "symmetry.meter": "a rule of its own, explained where it stands",
+    "symmetry.network": "the definition, layer by layer",
+    "symmetry.pairs": "facts of permutation groups",
+    "symmetry.spoken": "reads a text",
+    "approximation.certificates": "ball arithmetic, explained where it stands",
+    "approximation.segments": "derived where it stands",
+    "approximation.training": "plain training",
+    "linalg.operator": "the definition",
+}
+"""Modules whose public names need no publication, and what stands in its place."""
 
 
 def entries(text, section):
@@ -104,6 +129,25 @@ def test_every_public_name_says_what_it_takes_and_raises(room):
             found += gaps(thing, name)
     assert looked_at == len(module.__all__) > 0
     assert not found, "\n".join(found)
+
+
+def sources(room):
+    """Module of each public name of a room, and whether its docstring or the module's names a year."""
+    for name in import_module(f"fathometer.{room}").__all__:
+        thing = getattr(import_module(f"fathometer.{room}"), name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            module = thing.__module__.removeprefix("fathometer.")
+            if not module.startswith("model."):  # a floor below the rooms
+                text = f"{inspect.getdoc(thing)} {inspect.getdoc(import_module(thing.__module__))}"
+                yield module, name, re.search(r"\b(1[6-9]|20)\d\d\b", text) is not None
+
+
+def test_methods_name_their_source_or_why_there_is_none():
+    found = [entry for room in METHODS for entry in sources(room)]
+    silent = sorted({f"{m}: {name}" for m, name, said in found if not said and m not in WITHOUT_SOURCE})
+    assert not silent, f"no author and year in the docstring or its module's: {', '.join(silent)}"
+    idle = set(WITHOUT_SOURCE) - {module for module, _, said in found if not said}
+    assert not idle, f"they name a source now: {', '.join(sorted(idle))}"
 
 
 def test_the_check_sees_gaps():

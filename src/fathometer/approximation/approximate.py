@@ -1,4 +1,4 @@
-"""From a function to the smallest network found, with its certificate.
+"""From a function to the smallest network found, with its certificate (after Liang & Srikant 2017).
 
 Candidates are built from the cheapest idea on: nothing for lines, exact kinks for piecewise-linear
 functions, the proved optimum for quadratics, one hidden layer of optimal knots, fitted squaring chains, and

@@ -1,6 +1,6 @@
 """Eigenpairs of a symmetric operator, each with the residual that was measured for it.
 
-The search is a thick-restart block Lanczos method (`krylov`). What it finds is then
+The search is a thick-restart block Lanczos method (Wu & Simon 2000; see `krylov`). What it finds is then
 held to account twice:
 
 * **Residuals** come from one fresh product with the returned vectors, not from the

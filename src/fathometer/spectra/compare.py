@@ -3,7 +3,7 @@
 The laws speak of the energy (half the mean squared residual over all scalar targets), of the
 aspect ratio phi (parameters per scalar target), and of the Hessian H = H0 + H1 of the loss that
 sums half the squared residuals over the outputs of an example and averages over examples
-(the paper's loss). Their ``scale`` is the mean eigenvalue s of the Gauss-Newton part H0 of
+(the loss of Pennington & Bahri 2017). Their ``scale`` is the mean eigenvalue s of the Gauss-Newton part H0 of
 that Hessian. Dividing H by s leaves a law with scale 1 at the energy divided by s^2: that is
 what is compared. Distances between distribution functions do not depend on such a choice.
 

@@ -1,7 +1,8 @@
 """The spectrum of a Hessian or any symmetric operator as weighted nodes, with brackets.
 
 Small matrices are diagonalized: the nodes are the eigenvalues. Large ones are seen through
-random probes, each with a Gauss rule of its Krylov space (stochastic Lanczos quadrature).
+random probes, each with a Gauss rule of its Krylov space: stochastic Lanczos quadrature (Golub & Meurant
+2010; for Hessians of networks Ghorbani, Krishnan & Xiao 2019).
 Such a rule is a good picture of the spectrum and a bad count of it: near zero, where many
 eigenvalues crowd, its nodes say little about signs. Therefore every statement about a share
 of eigenvalues comes as a bracket, from two facts:

@@ -2,7 +2,7 @@
 
 * **The whole spectrum.** The eigenvalues of a sum of n C outer products that are not zero are
   those of the n C x n C matrix of inner products, whatever the number of parameters.
-* **The error of a Kronecker factorization.** KFAC replaces the block of a linear layer,
+* **The error of a Kronecker factorization.** KFAC (Martens & Grosse 2015) replaces the block of a linear layer,
   the mean of ``(a a') x (d d')``, by the product of the means of both. All three inner products
   that the Frobenius distance needs follow from the same factors, without either matrix.
 """

@@ -1,5 +1,7 @@
 """The index of a point on a loss surface: how many directions curve down.
 
+Its share of all directions is what Pennington & Bahri (2017) predict from the energy.
+
 Zero has no sign: scale symmetries, dead units and unused parameters give exact zeros that
 rounding scatters to both sides. So eigenvalues are counted in three classes, negative,
 zero and positive, with a threshold relative to the largest one, and the threshold is part

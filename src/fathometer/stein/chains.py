@@ -1,7 +1,8 @@
 """Chains of draws, and what is commonly said of them: effective sample size and R-hat.
 
-Both common numbers look at how the chains mix and not at whether they mix over the
-right distribution; that is why they stand *beside* a discrepancy in this room.
+Both common numbers (Gelman et al. 2013, Bayesian Data Analysis, sec. 11.4 and 11.5) look at how the
+chains mix and not at whether they mix over the right distribution; that is why they stand *beside*
+a discrepancy in this room.
 """
 
 from dataclasses import dataclass

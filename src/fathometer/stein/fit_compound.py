@@ -71,7 +71,7 @@ def relative_test(
     """Is the first sampler farther from the target than the second?
 
     Draws of both are independent. The difference of the two squared U-statistics is asymptotically
-    normal; small p-values say that the first discrepancy is the larger one.
+    normal (Hoeffding 1948); small p-values say that the first discrepancy is the larger one.
 
     Args:
         points: (n, d) draws of the first sampler.

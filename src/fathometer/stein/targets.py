@@ -3,7 +3,7 @@
     log p(theta) = log_prior(theta) + sum over the examples i of log_likelihood(theta, i)
 
 A posterior gives its terms one batch at a time, which is what samplers with stochastic
-gradients and sequential tests need. The posterior of a loss surface is
+gradients (Welling & Teh 2011) and sequential tests need. The posterior of a loss surface is
 
     log p(theta) = - examples / temperature * energy(theta) - precision / 2 * |theta - center|^2
 

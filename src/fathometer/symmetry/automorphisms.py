@@ -5,7 +5,8 @@ The symmetries of a layer are the pairs (a, b) of permutations with
 linear forms apart (ReLU does, abs and even ones do up to sign) they are the symmetries of
 the function. Three ways to know them, tried in this order:
 
-1. Dense design, semi-regular on one side and faithful on the other: exactly the group.
+1. Dense design, semi-regular on one side and faithful on the other: exactly the group (Ravanbakhsh, Schneider
+   & Poczos 2017, uniqueness of the dense design).
 2. Semi-regular on both sides, any choice of orbits: voltage graphs. With H the group
    of the voltages along closed walks, the order is |H|^[G:H] [G:H]!; it is the group
    when H = G. That the chosen elements generate G is not enough: Z_4 with {1} has 24.
