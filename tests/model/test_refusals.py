@@ -331,6 +331,7 @@ class Fragile(nn.Module):
         return self.head(self.drop(self.norm(h)))
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("broken", [False, True])
 def test_nothing_of_the_caller_changes(broken):
     model = Fragile().train()

@@ -92,6 +92,7 @@ def test_flatten_reaches_the_closed_form_of_one_hidden_layer():
     assert float(flatten(moved).after.value) == pytest.approx(smallest, rel=1e-6)
 
 
+@pytest.mark.untyped
 def test_the_result_prints_draws_and_is_saved(surface, tmp_path):
     found = sharpen(surface, "hessian_norm", 100.0)
     assert "times), outputs within" in str(found)

@@ -206,7 +206,9 @@ def test_random_moves_keep_the_function_and_the_model(name):
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", ["mlp", "convolutional residual", "attention", "gated", "words"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "convolutional residual", "attention", "gated", "words", "key bias", "recurrent"]
+)
 def test_powers_of_two_keep_every_bit_in_float32(name):
     model, x = build(name)
     model, x = model.float(), x.float() if x.is_floating_point() else x
@@ -329,6 +331,7 @@ def test_a_model_is_a_module_with_real_weights():
         rescalings(model, torch.randn(2, 3))
 
 
+@pytest.mark.untyped
 def test_the_result_survives_a_file(tmp_path):
     import fathometer as fm
 

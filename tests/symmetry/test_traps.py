@@ -134,6 +134,7 @@ def test_a_search_beyond_the_memory_budget_is_refused_before_it_starts():
     assert tying.automorphisms().order == 1
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_compiled_layers_compute_the_same_in_one_graph(kernel):
     layer = TiedLinear(A.cyclic(6), 2, 3, kernel=kernel, dtype=torch.float64)

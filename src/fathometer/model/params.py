@@ -9,6 +9,7 @@ Every flat quantity of the package (points, gradients, eigenvectors) has this or
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,6 +145,27 @@ class ParamSpace:
                 raise InputError(f"{pattern!r} matches none of {_some(self.names)}.")
         wanted = [name for name in self.names if any(fnmatchcase(name, p) for p in patterns)]
         return torch.cat([torch.arange(self.slices[name].start, self.slices[name].stop) for name in wanted])
+
+    def point(self, theta: Any) -> Float[Tensor, " P"]:
+        """A copy of ``theta`` (P,), in this space's type and on its device.
+
+        Raises:
+            InputError: If it is no vector, has another length, or is not finite.
+        """
+        try:
+            point = torch.as_tensor(theta).detach().to(self.device, self.dtype)
+        except (TypeError, ValueError, RuntimeError) as cause:
+            raise InputError(
+                f"theta is a {type(theta).__name__}; a vector ({self.size},) is needed."
+            ) from cause
+        if tuple(point.shape) != (self.size,):
+            raise InputError(
+                f"theta has shape {tuple(point.shape)}; the surface has P = {self.size}: ({self.size},)."
+            )
+        if not torch.isfinite(point).all():
+            bad = int((~torch.isfinite(point)).nonzero()[0])
+            raise InputError(f"theta[{bad}], {self.owner(bad)}, is {point[bad].item()}; it must be finite.")
+        return point.clone()
 
     def owner(self, position: int) -> str:
         """The name of the parameter, with the index in it, at a position of the flat vector.

@@ -9,8 +9,8 @@ The surface is that of the model in evaluation mode: dropout off, batch normaliz
 its running statistics. `LossSurface.notes` lists what that changed.
 """
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -151,7 +151,11 @@ class LossSurface:
         """What differs from the model as it was given."""
         return (*self._problem.replica.notes, *self._checks.notes)
 
-    def energy(self, theta: Any = None) -> Float[Tensor, ""]:
+    @overload
+    def energy(self, theta: np.ndarray) -> Float[np.ndarray, ""]: ...
+    @overload
+    def energy(self, theta: Tensor | Sequence[float] | None = None) -> Float[Tensor, ""]: ...
+    def energy(self, theta: Any = None) -> Any:
         """Mean loss at ``theta`` (P,), by default at the surface's own point; 0-d.
 
         Raises:
@@ -166,7 +170,11 @@ class LossSurface:
             )
         return _like((total / problem.count).to(self.space.dtype), theta)
 
-    def gradient(self, theta: Any = None) -> Float[Tensor, " P"]:
+    @overload
+    def gradient(self, theta: np.ndarray) -> Float[np.ndarray, " P"]: ...
+    @overload
+    def gradient(self, theta: Tensor | Sequence[float] | None = None) -> Float[Tensor, " P"]: ...
+    def gradient(self, theta: Any = None) -> Any:
         """Gradient of the mean loss at ``theta`` (P,); zero for parameters that the loss does not use.
 
         Raises:
@@ -182,7 +190,11 @@ class LossSurface:
             )
         return _like((total / problem.count).to(self.space.dtype), theta)
 
-    def losses(self, theta: Any = None) -> Float[Tensor, " N"]:
+    @overload
+    def losses(self, theta: np.ndarray) -> Float[np.ndarray, " N"]: ...
+    @overload
+    def losses(self, theta: Tensor | Sequence[float] | None = None) -> Float[Tensor, " N"]: ...
+    def losses(self, theta: Any = None) -> Any:
         """Loss of each example (N,) at ``theta`` (P,); their sum over `count` is the energy.
 
         Raises:
@@ -190,7 +202,11 @@ class LossSurface:
         """
         return _like(self._joined(self._problem.each, theta), theta)
 
-    def outputs(self, theta: Any = None) -> Tensor:
+    @overload
+    def outputs(self, theta: np.ndarray) -> np.ndarray: ...
+    @overload
+    def outputs(self, theta: Tensor | Sequence[float] | None = None) -> Tensor: ...
+    def outputs(self, theta: Any = None) -> Any:
         """Outputs (N, ...) of the model for all examples at ``theta`` (P,).
 
         Raises:
@@ -379,24 +395,7 @@ class LossSurface:
 
     def _point(self, theta: Any) -> Tensor:
         """``theta`` checked, as (P,) in the surface's type; its own point if None."""
-        if theta is None:
-            return self._theta
-        try:
-            point = torch.as_tensor(theta).detach().to(self.space.device, self.space.dtype)
-        except (TypeError, ValueError, RuntimeError) as cause:
-            raise InputError(
-                f"theta is a {type(theta).__name__}; a vector ({self.size},) is needed."
-            ) from cause
-        if tuple(point.shape) != (self.size,):
-            raise InputError(
-                f"theta has shape {tuple(point.shape)}; the surface has P = {self.size}: ({self.size},)."
-            )
-        if not torch.isfinite(point).all():
-            bad = int((~torch.isfinite(point)).nonzero()[0])
-            raise InputError(
-                f"theta[{bad}], {self.space.owner(bad)}, is {point[bad].item()}; it must be finite."
-            )
-        return point.clone()
+        return self._theta if theta is None else self.space.point(theta)
 
     def _operator(self, record: Any, name: str) -> LinearOperator:
         fixed, each = self._bytes

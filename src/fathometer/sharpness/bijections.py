@@ -273,6 +273,10 @@ class ReparametrizedSurface:
         return point
 
 
+Place = LossSurface | ReparametrizedSurface
+"""Where curvature is measured: a loss surface in the parameters, or in other coordinates."""
+
+
 def _squared(away: Tensor) -> Tensor:
     return away.square().sum(-1, keepdim=True) if away.ndim else away.square()
 

@@ -17,12 +17,13 @@ from fathometer.linalg import Eigenpairs, diagonal, eigenpairs, frobenius_norm, 
 from fathometer.model import LossSurface
 from fathometer.model.exact_diagonal import gauss_newton_diagonal, hessian_diagonal
 from fathometer.results import Estimate
+from fathometer.sharpness.bijections import Place
 
 CRITICAL = 0.1
 """Slope beyond which a point is no minimum at the scale that is measured: see `warn_if_sloped`."""
 
 
-def hessian_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -> Estimate:
+def hessian_norm(surface: Place, tolerance: float = 1e-3, seed: int = 0) -> Estimate:
     """Spectral norm of the Hessian: the largest eigenvalue in size.
 
     Args:
@@ -41,7 +42,7 @@ def hessian_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -
 
 
 def sharpest_pair(
-    surface: LossSurface,
+    surface: Place,
     tolerance: float = 1e-3,
     seed: int = 0,
     *,
@@ -66,7 +67,7 @@ def sharpest_pair(
 
 
 def confirmed_pair(
-    surface: LossSurface, tolerance: float = 1e-3, seed: int = 0, *, start: Tensor | None = None
+    surface: Place, tolerance: float = 1e-3, seed: int = 0, *, start: Tensor | None = None
 ) -> tuple[Estimate, Tensor]:
     """`sharpest_pair` in float64, searched in the surface's own type.
 
@@ -90,7 +91,7 @@ def _norm_of(pairs: Eigenpairs) -> Estimate:
     )
 
 
-def gauss_newton_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int = 0) -> Estimate:
+def gauss_newton_norm(surface: Place, tolerance: float = 1e-3, seed: int = 0) -> Estimate:
     """Largest eigenvalue of the Gauss-Newton part of the Hessian.
 
     Args:
@@ -106,7 +107,7 @@ def gauss_newton_norm(surface: LossSurface, tolerance: float = 1e-3, seed: int =
 
 
 def hessian_trace(
-    surface: LossSurface, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
+    surface: Place, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
 ) -> Estimate:
     """Trace of the Hessian, in loss per squared parameter.
 
@@ -128,7 +129,7 @@ def hessian_trace(
     return trace(surface.hessian(), "auto", tolerance, seed, max_products=max_products)
 
 
-def known_diagonal(surface: LossSurface) -> Tensor | None:
+def known_diagonal(surface: Place) -> Tensor | None:
     """Diagonal (P,) of the Hessian in float64 where it is provably that of one structured pass, else None."""
     if not isinstance(surface, LossSurface):
         return None
@@ -159,7 +160,7 @@ def gauss_newton_weights(surface: LossSurface, seed: int = 0) -> Tensor:
 
 
 def hessian_frobenius(
-    surface: LossSurface, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
+    surface: Place, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
 ) -> Estimate:
     """Frobenius norm of the Hessian, in loss per squared parameter.
 
@@ -175,7 +176,7 @@ def hessian_frobenius(
     return frobenius_norm(surface.hessian(), tolerance, seed, max_products=max_products)
 
 
-def slope(surface: LossSurface) -> tuple[float, float]:
+def slope(surface: Place) -> tuple[float, float]:
     """Gradient norm, and the share of the loss that one exact step along the gradient would gain.
 
     The second number is ``|g|^2 / (2 g'Hg/|g|^2) / L``: the share of the loss that is
@@ -193,7 +194,7 @@ def slope(surface: LossSurface) -> tuple[float, float]:
     return norm, norm**2 / (2.0 * bend) / loss
 
 
-def warn_if_sloped(surface: LossSurface) -> float:
+def warn_if_sloped(surface: Place) -> float:
     """Warn where the point is no minimum at the scale that is measured; returns the gradient norm."""
     norm, share = slope(surface)
     if share > CRITICAL:

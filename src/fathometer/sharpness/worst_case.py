@@ -14,7 +14,7 @@ neighborhood where the linearized loss is largest; for a quadratic and a ball th
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from fathometer.errors import InputError
 from fathometer.linalg import LinearOperator, diagonal, eigenpairs
 from fathometer.model import LossSurface
 from fathometer.results import Estimate
+from fathometer.sharpness.bijections import Place
 from fathometer.types import Progress
 from fathometer.work import generator, silent
 
@@ -30,6 +31,7 @@ FLIPS = 6
 """Corners of a box tried at a stall."""
 
 
+@runtime_checkable
 class Region(Protocol):
     """A neighborhood of zero, convex and symmetric."""
 
@@ -46,6 +48,7 @@ class Region(Protocol):
         ...
 
 
+@runtime_checkable
 class Slope(Protocol):
     """What a climb asks of a surface: a `LossSurface`, or one in other coordinates."""
 
@@ -120,7 +123,7 @@ class Box:
 
 
 def epsilon_sharpness(
-    surface: LossSurface,
+    surface: Place,
     radius: float,
     *,
     starts: int = 12,
@@ -276,7 +279,7 @@ def _average(
 
 
 def check_region(
-    surface: LossSurface, radius: float, starts: int, steps: int, nonnegative: bool = True
+    surface: Place, radius: float, starts: int, steps: int, nonnegative: bool = True
 ) -> None:
     """Refuse a neighborhood that is none, and a negative loss where a measure divides by 1 + loss."""
     if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -95,12 +95,12 @@ class Action(PairGroup):
     # -- constructors
 
     @classmethod
-    def trivial(cls, inputs: int, outputs: int | None = None) -> Self:
+    def trivial(cls, inputs: int, outputs: int | None = None) -> "Action":
         """The group of one element, on ``inputs`` points and as many ``outputs`` if None."""
         return cls([], [], sizes=(inputs, inputs if outputs is None else outputs), name="trivial")
 
     @classmethod
-    def cyclic(cls, n: int, *, outputs: Any = None) -> Self:
+    def cyclic(cls, n: int, *, outputs: Any = None) -> "Action":
         """Z_n, circular shifts of n points: ties a layer to circular convolution.
 
         Args:
@@ -112,22 +112,22 @@ class Action(PairGroup):
         return cls._named(f"cyclic({n})", *families.cyclic(check_count(n, "n")), n, outputs)
 
     @classmethod
-    def dihedral(cls, n: int, *, outputs: Any = None) -> Self:
+    def dihedral(cls, n: int, *, outputs: Any = None) -> "Action":
         """D_n, of order 2 n: the rotation i -> i + 1, the reflection i -> -i; ``outputs`` as in `cyclic`."""
         return cls._named(f"dihedral({n})", *families.dihedral(check_count(n, "n")), n, outputs)
 
     @classmethod
-    def symmetric(cls, n: int, *, outputs: Any = None) -> Self:
+    def symmetric(cls, n: int, *, outputs: Any = None) -> "Action":
         """S_n, all permutations of n points: a set layer of two weights; ``outputs`` as in `cyclic`."""
         return cls._named(f"symmetric({n})", *families.symmetric(check_count(n, "n")), n, outputs)
 
     @classmethod
-    def alternating(cls, n: int, *, outputs: Any = None) -> Self:
+    def alternating(cls, n: int, *, outputs: Any = None) -> "Action":
         """A_n, the even permutations of n points; ``outputs`` as in `cyclic`."""
         return cls._named(f"alternating({n})", *families.alternating(check_count(n, "n")), n, outputs)
 
     @classmethod
-    def subsets(cls, base: "int | Action", k: int, *, outputs: Any = None) -> Self:
+    def subsets(cls, base: "int | Action", k: int, *, outputs: Any = None) -> "Action":
         """The action on k-subsets in lexicographic order, of S_n (base an int) or of an Action's inputs.
 
         ``outputs`` as in `cyclic`.
@@ -142,14 +142,14 @@ class Action(PairGroup):
         return cls._induced(f"{k}-subsets of {base.name}", base, families.on_subsets(n, k), k < n, outputs)
 
     @classmethod
-    def tuples(cls, base: "int | Action", k: int, *, outputs: Any = None) -> Self:
+    def tuples(cls, base: "int | Action", k: int, *, outputs: Any = None) -> "Action":
         """The action on all n**k tuples, in lexicographic order; base, outputs as in `subsets`."""
         base = _base(base)
         lift = families.on_tuples(base.sizes.inputs, check_count(k, "k"))
         return cls._induced(f"{k}-tuples of {base.name}", base, lift, True, outputs)
 
     @classmethod
-    def product(cls, first: "Action", second: "Action", *, outputs: Any = None) -> Self:
+    def product(cls, first: "Action", second: "Action", *, outputs: Any = None) -> "Action":
         """The groups ``first`` and ``second`` independently, on pairs (i, j) numbered ``i * size + j``.
 
         On both sides; ``outputs`` as in `cyclic`.
@@ -169,7 +169,7 @@ class Action(PairGroup):
         return action
 
     @classmethod
-    def wreath(cls, inner: "Action", outer: "Action", *, outputs: Any = None) -> Self:
+    def wreath(cls, inner: "Action", outer: "Action", *, outputs: Any = None) -> "Action":
         """The hierarchy ``inner wr outer``: outer permutes blocks, inner acts in each on its own.
 
         Point i of block j has number ``j * size + i``. The sides of ``inner`` may differ;
@@ -208,7 +208,7 @@ class Action(PairGroup):
         rotations: bool | Literal[2, 4] = False,
         flips: bool = False,
         outputs: Any = None,
-    ) -> Self:
+    ) -> "Action":
         """Moves of an image; pixel (row, column) has number ``row * width + column``.
 
         Args:
@@ -242,7 +242,7 @@ class Action(PairGroup):
         return cls._named(name, moves, origin, height * width, outputs)
 
     @classmethod
-    def graph(cls, adjacency: Any, *, outputs: Any = None) -> Self:
+    def graph(cls, adjacency: Any, *, outputs: Any = None) -> "Action":
         """All automorphisms of a graph, acting on its nodes.
 
         Args:
@@ -260,7 +260,7 @@ class Action(PairGroup):
     @classmethod
     def cosets(
         cls, group: Any, subgroup: Sequence[Any] = (), *, outputs: Any = None, limit: int = 100_000
-    ) -> Self:
+    ) -> "Action":
         """A group on the left cosets of a subgroup, which itself is number 0.
 
         Args:
@@ -284,12 +284,12 @@ class Action(PairGroup):
         return cls._induced(f"cosets of {base.name}", base, lift, not smaller, outputs)
 
     @classmethod
-    def regular(cls, group: Any, *, outputs: Any = None) -> Self:
+    def regular(cls, group: Any, *, outputs: Any = None) -> "Action":
         """A group on itself by left multiplication; the identity is number 0; ``outputs`` as in `cyclic`."""
         return cls.cosets(group, (), outputs=outputs)
 
     @classmethod
-    def weight_space(cls, widths: Sequence[int], *, outputs: Any = None) -> Self:
+    def weight_space(cls, widths: Sequence[int], *, outputs: Any = None) -> "Action":
         """Permutations of hidden units, acting on all weights and biases of a fully connected network.
 
         Args:
@@ -313,7 +313,7 @@ class Action(PairGroup):
     @classmethod
     def _named(
         cls, name: str, generators: Sequence[Permutation], origin: Origin, size: int, outputs: Any
-    ) -> Self:
+    ) -> "Action":
         action = cls._sided(generators, generators, (size, size), outputs, name)
         if outputs is None or isinstance(outputs, str):
             lift = origin.lift if outputs is None else (lambda _: np.zeros(1, dtype=np.int64))
@@ -324,7 +324,7 @@ class Action(PairGroup):
         return action
 
     @classmethod
-    def _induced(cls, name: str, base: "Action", lift: families.Lift, faithful: bool, outputs: Any) -> Self:
+    def _induced(cls, name: str, base: "Action", lift: families.Lift, faithful: bool, outputs: Any) -> "Action":
         origin = base._origin if base._origin is not None else origin_of(base.inputs, base.sizes.inputs)
         generators = [lift(g) for g in base.inputs]
         size = len(lift(np.arange(base.sizes.inputs)))
@@ -333,7 +333,7 @@ class Action(PairGroup):
     @classmethod
     def _sided(
         cls, inputs: Sequence[Any], same: Sequence[Any], sizes: tuple[int, int], outputs: Any, name: str
-    ) -> Self:
+    ) -> "Action":
         """The pairs, with ``same`` on the outputs unless the user asked for something else."""
         n, m = sizes
         if outputs is None:
