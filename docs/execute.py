@@ -3,8 +3,9 @@
     python docs/execute.py [PAGE.md | SCRIPT.py ...]
 
 The blocks of a page run in order, as one program, in an empty folder. A block that follows
-the comment ``<!-- not run: why -->`` is left out. What fails is shown with the line of the
-page it stands on; exit code 1.
+the comment ``<!-- not run: why -->`` is left out. Every line of a ``text`` block must have been printed
+by the program, numbers aside (they differ in the last digits from machine to machine) and up to
+three dots. What fails is shown with the line of the page it stands on; exit code 1.
 """
 
 import os
@@ -17,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600.0
+_SHOWN = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_NUMBER = re.compile(r"-?\d[\d.,]*(e[+-]?\d+)?")
 _BLOCK = re.compile(r"(<!-- not run[^>]*-->\s*\n)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -31,6 +34,20 @@ def program(page):
         for number, line in enumerate(block.group(2).splitlines()):
             lines[first + number] = line
     return "\n".join(lines)
+
+
+def unprinted(page, output):
+    """Lines that a page shows as output and that the program did not print, numbers aside."""
+
+    def words(line):
+        return " ".join(_NUMBER.sub("#", line).split())
+
+    printed = {words(line) for line in output.splitlines()}
+    shown = [line for block in _SHOWN.findall(page.read_text("utf-8")) for line in block.splitlines()]
+    for line in shown:
+        start = words(line.partition("...")[0])
+        if not any(said.startswith(start) if "..." in line else said == start for said in printed):
+            yield line
 
 
 def run(path):
@@ -57,6 +74,8 @@ def run(path):
                 check=False,
             )
             report = "" if done.returncode == 0 else done.stdout[-2000:] + done.stderr[-4000:]
+            if not report and path.suffix == ".md":
+                report = "\n".join(f"it does not print: {line}" for line in unprinted(path, done.stdout))
         except subprocess.TimeoutExpired:
             report = f"took more than {LIMIT:.0f} s"
     return report, time.perf_counter() - start

@@ -58,6 +58,15 @@ def test_blocks_keep_their_lines_and_may_be_left_out(execute, tmp_path):
     assert "1 / 0" not in lines
 
 
+def test_output_that_a_page_shows_must_have_been_printed(execute, tmp_path):
+    page = tmp_path / "page.md"
+    code = "```python\nprint('energy', 0.123456, 'of', 3)\nprint('one line (exact), and more')\n```\n"
+    page.write_text(code + "```text\nenergy 1.2e-07 of 12\none line (exact), ...\n```\n")
+    assert execute.run(page)[0] == ""
+    page.write_text(code + "```text\nenergy 0.12 for 3\none line\n```\n")
+    assert execute.run(page)[0] == "it does not print: energy 0.12 for 3\nit does not print: one line"
+
+
 def test_a_block_that_fails_is_shown(execute, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(undefined)\n```\n")
