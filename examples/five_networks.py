@@ -140,11 +140,8 @@ def efficientnet():
     return pretrained(), (crops(2, 32),), "cross_entropy"
 
 
-def report(name, load, packages):
-    missing = [package for package in packages if folder(package) is None]
-    if missing:
-        print(f"{name}: {', '.join(missing)} not installed")
-        return
+def problem(load):
+    """(model, inputs, loss, targets): the network's own answers, with some noise where they are numbers."""
     model, (inputs,), loss = load()
     with torch.no_grad():
         answers = model(inputs)
@@ -153,6 +150,15 @@ def report(name, load, packages):
         targets = answers + 0.05 * torch.randn(answers.shape, generator=torch.Generator().manual_seed(1))
     elif not isinstance(loss, str):
         targets = answers.sigmoid().round()
+    return model, inputs, loss, targets
+
+
+def report(name, load, packages):
+    missing = [package for package in packages if folder(package) is None]
+    if missing:
+        print(f"{name}: {', '.join(missing)} not installed")
+        return
+    model, inputs, loss, targets = problem(load)
     started = time.perf_counter()
     surface = fm.LossSurface(model, loss, (inputs, targets))
     H = surface.hessian()

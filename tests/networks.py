@@ -187,6 +187,28 @@ class Words(nn.Module):
         return self.head(F.relu(self.mix(self.table(tokens))))
 
 
+class Shifted(nn.Module):
+    """A rectifier, then a number that no factor can follow, and a clip at another one."""
+
+    def forward(self, x):
+        return (F.relu(x) + 0.5).clamp(min=0.6)
+
+
+class Recurrent(nn.Module):
+    """Rectified features into gates, twice through a cell."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.features, self.layer, self.out = nn.Linear(4, 3), layer, nn.LazyLinear(2)
+
+    def forward(self, x):
+        h = F.relu(self.features(x))
+        if isinstance(self.layer, nn.LSTMCell):
+            state = self.layer(h[:, 0])
+            return self.out(self.layer(h[:, 1], state)[0])
+        return self.out(self.layer(h)[0])
+
+
 def mlp(activation=nn.ReLU):
     return nn.Sequential(nn.Linear(3, 5), activation(), nn.Linear(5, 4), activation(), nn.Linear(4, 2))
 
@@ -203,6 +225,7 @@ CASES = {
     "mlp": (mlp, X2),
     "leaky": (lambda: mlp(lambda: nn.LeakyReLU(0.2)), X2),
     "linear network": (lambda: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), X2),
+    "shifted": (lambda: mlp(Shifted), X2),
     "tanh": (lambda: mlp(nn.Tanh), X2),
     "relu6": (lambda: mlp(nn.ReLU6), X2),
     "gelu": (lambda: mlp(nn.GELU), X2),
@@ -231,6 +254,9 @@ CASES = {
     "convolutional residual": (ConvolutionalResidual, X4),
     "functional": (Functional, torch.randn(4, 5, 3)),
     "unused layer": (Forgetful, X2),
+    "recurrent": (lambda: Recurrent(nn.LSTM(3, 2, 2, batch_first=True, bidirectional=True)), X3),
+    "recurrent without bias": (lambda: Recurrent(nn.GRU(3, 2, bias=False)), X3),
+    "recurrent cell": (lambda: Recurrent(nn.LSTMCell(3, 2)), X3),
     "words": (Words, TOKENS),
     "tied words": (lambda: Words(tied=True), TOKENS),
 }

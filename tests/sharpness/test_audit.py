@@ -166,6 +166,15 @@ def test_heads_of_a_transformer_change_what_only_rescalings_leave():
     assert rows["relative_norm", "head_basis"].verdict == "changes"
 
 
+def test_a_network_without_rescalings_is_audited_by_what_it_has():
+    torch.manual_seed(0)
+    x = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    surface = LossSurface(mlp(nn.Tanh), "cross_entropy", (x, torch.arange(12) % 2))
+    table = audit(surface, ["weight_norm"], transformations=["layer_scale", "neuron_scale", "unit_order"])
+    assert [(row.transformation, row.verdict) for row in table] == [("unit_order", "invariant")]
+    assert [note.split(" was left out")[0] for note in table.notes] == ["layer_scale", "neuron_scale"]
+
+
 def test_outputs_that_weights_cannot_scale_are_refused():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Sigmoid())
     with pytest.raises(InputError, match="no weights scale all outputs by one factor"):

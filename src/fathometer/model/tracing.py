@@ -5,6 +5,7 @@ nodes are ATen operations, placeholders are parameters, buffers and inputs. The 
 is taken before decomposition, so that a linear layer is still one node.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,10 @@ def trace_graph(model: nn.Module, example_inputs: Any) -> TracedGraph:
     """
     arguments = as_arguments(example_inputs)
     try:
-        program = torch.export.export(model, arguments, strict=False)
+        with warnings.catch_warnings():
+            # recurrent layers keep a list of their weights, which torch puts back itself
+            warnings.filterwarnings("ignore", r"The tensor attributes? .*assigned during export")
+            program = torch.export.export(model, arguments, strict=False)
     except Exception as cause:
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise CapabilityError(

@@ -20,9 +20,10 @@ from fathometer.model import LossSurface
 from fathometer.results import Row, Table
 from fathometer.sharpness.attention import heads
 from fathometer.sharpness.bijections import RadialBijection
-from fathometer.sharpness.equivalent import group_of, sharpest_tensor
+from fathometer.sharpness.equivalent import sharpest_tensor
 from fathometer.sharpness.layer_scale import output_scale
 from fathometer.sharpness.measures import chosen
+from fathometer.sharpness.rescalings import rescalings
 from fathometer.sharpness.units import units
 from fathometer.types import Progress
 from fathometer.work import numpy_generator, silent
@@ -104,7 +105,8 @@ def audit(
         the network does not have.
 
     Raises:
-        InputError: If a measure or transformation is unknown, or the network has no rescaling.
+        InputError: If a measure or transformation is unknown.
+        CapabilityError: If the network cannot be exported.
     """
     wanted = chosen(names, surface, layers=False)
     kinds = TRANSFORMATIONS if transformations is None else tuple(transformations)
@@ -138,15 +140,15 @@ def _places(
     surface: LossSurface, kinds: tuple[str, ...], factor: float, example_inputs: Any, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
     """The network after each transformation that it has, and what it has not."""
-    group = group_of(surface, example_inputs)
+    arguments = surface.example_inputs() if example_inputs is None else example_inputs
+    group = rescalings(surface.write(), arguments)
     model, arguments = group.model, group.example_inputs
-    _, z, _ = sharpest_tensor(surface, group, seed)
     drawn = numpy_generator(seed, "audit").standard_normal(group.dimension)
-    places: dict[str, Any] = {
-        "layer_scale": surface.around(group.move(np.log(factor) * z)),
-        "neuron_scale": surface.around(group.move(drawn)),
-    }
-    more: dict[str, Callable[[], torch.nn.Module | None]] = {
+    makers: dict[str, Callable[[], torch.nn.Module | None]] = {
+        "layer_scale": lambda: (
+            group.move(np.log(factor) * sharpest_tensor(surface, group, seed)[1]) if group.dimension else None
+        ),
+        "neuron_scale": lambda: group.move(drawn) if group.dimension else None,
         "unit_order": lambda: (
             found.permute(seed=seed) if (found := units(model, arguments)).classes else None
         ),
@@ -155,9 +157,8 @@ def _places(
         ),
         "output_scale": lambda: output_scale(model, factor, arguments),
     }
-    notes = []
-    places = {name: place for name, place in places.items() if name in kinds}
-    for name, make in more.items():
+    notes, places = [], {}
+    for name, make in makers.items():
         if name not in kinds:
             continue
         try:

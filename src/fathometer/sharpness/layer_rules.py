@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from fathometer.sharpness.invisible import Deferred
-from fathometer.sharpness.rules import ZERO, Reader, Weight, compact, features, rule, shape_of, spread
+from fathometer.sharpness.rules import (
+    ZERO,
+    Reader,
+    Weight,
+    compact,
+    constant_like,
+    features,
+    rule,
+    shape_of,
+    spread,
+)
 
 
 @rule("linear")
@@ -213,3 +223,31 @@ def _group_norm(reader: Reader, node: Any, x: Any, *arguments: Any, **__: Any) -
         reader.ground(extra)
     weight, bias = [*affine, None, None][:2]
     return _affine(reader, weight, bias, ZERO.expand(shape[1]), (shape[1],), 1, shape)
+
+
+@rule("lstm_cell", "gru_cell", "rnn_tanh_cell")
+def _cell(reader: Reader, node: Any, x: Any, hidden: Any, reads: Any, *rest: Any) -> Any:
+    """Gates saturate, so states stay as they are; features that enter may scale against their weights."""
+    if not isinstance(reads, Weight):
+        return None
+    reader.ground((hidden, rest))
+    reader.use(reads, ZERO, features(reader, x, -1)[None, :])
+    return constant_like(node)
+
+
+@rule("lstm", "gru", "rnn_tanh")
+def _recurrent(
+    reader: Reader, node: Any, x: Any, hidden: Any, weights: Any, biased: Any, layers: Any, dropout: Any,
+    training: Any, both_ways: Any, *_: Any,
+) -> Any:  # fmt: skip
+    """As `_cell`; only the first layer reads the features, in one direction or both."""
+    if not isinstance(weights, list | tuple) or not all(isinstance(w, Weight) for w in weights):
+        return None  # a packed sequence, or weights that were computed
+    directions = 2 if both_ways else 1
+    step = len(weights) // (layers * directions)
+    readers = weights[: step * directions : step]
+    reader.ground((hidden, [w for w in weights if w not in readers]))
+    inputs = features(reader, x, -1)
+    for weight in readers:
+        reader.use(weight, ZERO, inputs[None, :])
+    return constant_like(node)

@@ -62,6 +62,7 @@ class Rescalings(Result):
         untreated: Operation or tensor -> why it was left as it is.
         tensors: Names of the parameters and buffers that some direction moves.
         model, example_inputs: What was given; not saved.
+        invisible: Biases that nothing sees, with the scale of what they are added to; not saved.
     """
 
     dimension: int
@@ -70,6 +71,7 @@ class Rescalings(Result):
     generators: Generators = field(metadata={"saved": False})
     model: nn.Module = field(metadata={"saved": False})
     example_inputs: tuple[Any, ...] = field(metadata={"saved": False})
+    invisible: dict[str, Use] = field(default_factory=dict, metadata={"saved": False})
 
     @property
     def value(self) -> int:
@@ -96,7 +98,9 @@ class Rescalings(Result):
             seed: Draw ``z`` from a normal distribution instead.
             spread: Standard deviation of the drawn ``z``.
             exact_bits: Round the factors to powers of two, so that no weight is rounded and
-                the outputs are the same to the bit.
+                the outputs are the same to the bit. Biases that nothing sees (of keys, before a
+                normalization), free otherwise, then follow what they are added to: they cancel, but not to
+                the bit.
 
         Raises:
             InputError: If neither or both of ``z`` and ``seed`` are given, ``z`` has the wrong
@@ -116,7 +120,11 @@ class Rescalings(Result):
             raise InputError(f"z[{int(np.argmin(np.isfinite(z)))}] is not finite.")
         if exact_bits:
             z = np.round(z / LOG_2) * LOG_2
-        moved = scaled_copy(self.model, self.log_scales(z), exact_bits=exact_bits)
+        logarithms = self.log_scales(z)
+        if exact_bits:
+            space, _, shapes = self.generators.parts
+            logarithms |= log_scales(space, self.invisible, shapes, z)
+        moved = scaled_copy(self.model, logarithms, exact_bits=exact_bits)
         check_same_function(self.model, moved, self.example_inputs, exact_bits=exact_bits)
         return moved
 
@@ -155,6 +163,7 @@ def rescalings(model: nn.Module, example_inputs: Any) -> Rescalings:
         generators=generators,
         model=model,
         example_inputs=arguments,
+        invisible=reader.invisible,
     )
 
 

@@ -62,6 +62,8 @@ class Reader:
         followers: Biases and running means: they have the scale of what they are added to.
         untreated: Node or tensor -> why it was left as it is.
         deferred: Layer -> its bias, where that bias may be invisible (see `invisible`).
+        invisible: Bias that turned out so -> the scale of what it is added to: it may have any scale, but
+            only with this one are the outputs the same to the bit.
     """
 
     graph: TracedGraph
@@ -70,6 +72,7 @@ class Reader:
     followers: set[str] = field(default_factory=set)
     untreated: dict[str, str] = field(default_factory=dict)
     deferred: dict[Any, Deferred | None] = field(default_factory=dict)
+    invisible: dict[str, Use] = field(default_factory=dict)
 
     def read(self) -> None:
         """Visit every node; the network's inputs and outputs are grounded."""
@@ -110,7 +113,8 @@ class Reader:
             if answer is not None:
                 return answer
         if name not in NONLINEAR:
-            self.untreated[node.name] = f"{name} has no rule: what it touches stays as it is"
+            has = "has no rule" if rule is None else "is used in a way that its rule does not know"
+            self.untreated[node.name] = f"{name} {has}: what it touches stays as it is"
         self.ground((arguments, options))
         return constant_like(node)
 
@@ -165,6 +169,7 @@ class Reader:
         )
         if bias.weight.name not in self.uses and all(_repeats(arriving, d) for d in dims):
             self.deferred[layer] = None
+            self.invisible[bias.weight.name] = Use(bias.out, ZERO)
             self.use(bias.weight, self.system.fresh(*bias.weight.seen_shape))
 
     def ids(self, value: Any) -> Tensor:
@@ -273,8 +278,11 @@ def _rectifier(
     reader: Reader, node: Any, x: Any, low: Any = None, high: Any = None, **options: Any
 ) -> Tensor | None:
     low, high = options.get("min", low), options.get("max", high)
-    plain = low == 0 and (high is None or (operation_name(node).startswith("threshold") and high == 0))
-    return reader.ids(x) if plain else None
+    if not all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
+        return None  # bounds that were computed
+    if not (low == 0 and (high is None or (operation_name(node).startswith("threshold") and high == 0))):
+        reader.ground(x)  # a fixed level, which cannot follow
+    return reader.ids(x)
 
 
 _MOVES = (
@@ -334,7 +342,9 @@ def _where(reader: Reader, node: Any, condition: Any, a: Any, b: Any) -> Tensor 
 def _add(reader: Reader, node: Any, a: Any, b: Any, **options: Any) -> Tensor | None:
     for x, other in ((a, b), (b, a)):
         if isinstance(other, int | float):
-            return reader.ids(x) if other == 0 else None
+            if other != 0:
+                reader.ground(x)  # a number has no scale that could follow
+            return reader.ids(x)
     if a is None or b is None:
         return None
     return _alike(reader, node, a, b)
