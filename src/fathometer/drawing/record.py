@@ -5,26 +5,12 @@ Only the classes of `drawing.picture` are made from a record; nothing in a file 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from fathometer.drawing.picture import (
-    Axis,
-    Band,
-    Bars,
-    Graph,
-    HeatMap,
-    Line,
-    Note,
-    Panel,
-    Picture,
-    Points,
-    Rule,
-)
+from fathometer.drawing.picture import Axis, Mark, Panel, Picture
 from fathometer.errors import InputError
 
-_CLASSES = {
-    c.__name__: c for c in (Axis, Band, Bars, Graph, HeatMap, Line, Note, Panel, Picture, Points, Rule)
-}
+_CLASSES: dict[str, Any] = {c.__name__: c for c in (Axis, Panel, Picture, *get_args(Mark))}
 
 
 def to_record(picture: Picture) -> dict[str, Any]:
