@@ -181,6 +181,22 @@ def test_the_sampled_fisher_matrix_has_the_exact_one_as_its_mean(loss):
     assert torch.equal(draws[0], surface.fisher(kind="sampled", seed=0).to_dense())
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_sampled_targets_do_not_depend_on_the_cut(loss):
+    x, y = rows(150, 3, seed=1), torch.arange(150) % 2
+    y = y if loss == "cross_entropy" else rows(150, 2, seed=3)
+    whole = fm.LossSurface(net(), loss, (x, y)).fisher(kind="sampled", seed=7).to_dense()
+    for chunk in (1, 37, 64, 150):
+        cut = fm.LossSurface(net(), loss, (x, y), chunk=chunk).fisher(kind="sampled", seed=7)
+        torch.testing.assert_close(cut.to_dense(), whole)
+    batches = [(x[:5], y[:5]), (x[5:6], y[5:6]), (x[6:], y[6:])]
+    torch.testing.assert_close(
+        fm.LossSurface(net(), loss, batches).fisher(kind="sampled", seed=7).to_dense(), whole
+    )
+    other = fm.LossSurface(net(), loss, (x, y)).fisher(kind="sampled", seed=8).to_dense()
+    assert (other - whole).norm() > 1e-3 * whole.norm()
+
+
 def test_around_takes_the_buffers_of_another_module_and_refuses_another_architecture():
     def normed(seed):
         with torch.random.fork_rng():

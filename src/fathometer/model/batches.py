@@ -37,6 +37,10 @@ class Arrays:
         rows = slice(index * self.chunk, min((index + 1) * self.chunk, self.examples))
         return rows_of(self.inputs, rows), rows_of(self.targets, rows)
 
+    def start(self, index: int) -> int:
+        """Examples before chunk ``index``."""
+        return index * self.chunk
+
     def where(self, index: int) -> str:
         """Which part of the data chunk ``index`` is, for messages."""
         return f"examples {index * self.chunk}..{min((index + 1) * self.chunk, self.examples) - 1}"
@@ -84,9 +88,10 @@ class Loader:
         with unchanged_random_state():
             room, size = allowance() // 4, 0
             first = ""
-            self._count = 0
+            self._count, self._lengths = 0, list[int]()
             for batch in self.source:
                 self._count += 1
+                self._lengths.append(_rows(batch))
                 if not first:
                     first = _checksum(batch)
                 if self._kept is not None:
@@ -128,6 +133,10 @@ class Loader:
                 self._next += 1
                 if self._next > index:
                     return batch
+
+    def start(self, index: int) -> int:
+        """Examples before batch ``index``, by the first tensor of each."""
+        return sum(self._lengths[:index])
 
     def where(self, index: int) -> str:
         """Which part of the data chunk ``index`` is, for messages."""
@@ -229,6 +238,12 @@ def _checksum(batch: Any) -> str:
             np.ascontiguousarray(leaf).tobytes() if isinstance(leaf, np.ndarray) else repr(leaf).encode()
         )
     return digest.hexdigest()
+
+
+def _rows(batch: Any) -> int:
+    """Length of the first array with a dimension; 0 if there is none."""
+    arrays = (leaf for leaf in _leaves(batch) if isinstance(leaf, Tensor | np.ndarray) and leaf.ndim)
+    return next((int(leaf.shape[0]) for leaf in arrays), 0)
 
 
 def _bytes(batch: Any) -> int:

@@ -16,6 +16,7 @@ product about the same; recorded anew, one to two more.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -28,6 +29,8 @@ from fathometer.model.twice import CheapTwice, with_curvature
 from fathometer.work import allowance, generator, reduce_chunks
 
 KEPT_SHARE = 0.5
+STREAM_ROWS = 64
+"""Examples that share a random stream, by their place in the data."""
 
 
 @runtime_checkable
@@ -159,8 +162,22 @@ def sampled_graph(problem: Problem, theta: Tensor, index: int, seed: int) -> Jac
     with CheapTwice():
         outputs = problem.outputs(leaves, batch)
     problem.objective.check(outputs, batch[1])
-    drawn = problem.objective.draw(outputs, batch[1], generator(seed, "sampled fisher", index))
+    stream = partial(_example_rows, seed, problem.batches.start(index))
+    drawn = problem.objective.draw(outputs, batch[1], stream)
     return JacobianGraph.record(leaves, problem.objective.each(outputs, drawn), lambda u: u)
+
+
+def _example_rows(seed: int, start: int, draw: Callable[..., Tensor], shape: torch.Size) -> Tensor:
+    """Random rows, one for each example from ``start`` on: a row is the same in every cut of the data."""
+    parts, at, stop = [], start, start + shape[0]
+    while at < stop:
+        block, first = divmod(at, STREAM_ROWS)
+        last = min(first + stop - at, STREAM_ROWS)
+        random = generator(seed, "sampled fisher", block)
+        rows = draw(STREAM_ROWS, *shape[1:], generator=random, dtype=torch.float64)
+        parts.append(rows[first:last])
+        at += last - first
+    return torch.cat(parts)
 
 
 def operator(

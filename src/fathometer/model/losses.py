@@ -28,6 +28,8 @@ from fathometer.errors import InputError
 
 _MODEL_NAMES = ("model", "module", "net", "network")
 Likelihood = Literal["categorical", "gaussian"]
+Rows = Callable[[Callable[..., Tensor], torch.Size], Tensor]
+"""Random numbers of a shape (n, ...) in float64 by `torch.rand` or `torch.randn`, a row an example."""
 
 
 class Objective:
@@ -65,8 +67,8 @@ class Objective:
         """Product with the Hessian of `total` in the outputs, or None where it has no closed form."""
         return None
 
-    def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Targets drawn from the model's own predictive distribution."""
+    def draw(self, outputs: Tensor, targets: Tensor, rows: Rows) -> Tensor:
+        """Targets drawn from the model's own predictive distribution, with random numbers by ``rows``."""
         raise NotImplementedError  # the callers ask for a likelihood first
 
 
@@ -159,10 +161,10 @@ class CrossEntropy(Objective):
             weight = weight * self.weight.to(outputs)[torch.where(kept, targets, 0)][:, None]
         return weight
 
-    def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Tensor, targets: Tensor, rows: Rows) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""
         chances = outputs.detach().double().softmax(1).movedim(1, -1)
-        uniform = torch.rand(chances.shape[:-1], generator=generator, dtype=torch.float64)
+        uniform = rows(torch.rand, chances.shape[:-1])
         below = chances.cumsum(-1) < uniform.to(chances.device)[..., None]
         drawn = below.sum(-1).clamp(max=outputs.shape[1] - 1)
         if targets.is_floating_point():
@@ -200,9 +202,9 @@ class SquaredError(Objective):
         """A number times the vector."""
         return lambda u: (2.0 * self.factor) * u
 
-    def draw(self, outputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Tensor, targets: Tensor, rows: Rows) -> Tensor:
         """Targets drawn from the model's own predictive distribution."""
-        noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
+        noise = rows(torch.randn, outputs.shape)
         # factor * (o - t)^2 is the negative log of a normal density of variance 1 / (2 factor)
         return outputs.detach() + (noise / (2 * self.factor) ** 0.5).to(outputs)
 

@@ -274,7 +274,7 @@ class LossSurface:
                 "half_mse"), which is then the Gauss-Newton matrix. "empirical": no
                 expectation, the targets of the data; not the Fisher matrix, and much
                 smaller near a minimum. "sampled": one target an example, drawn with
-                ``seed``; its mean over seeds is the exact one. The draw depends on the chunks.
+                ``seed`` and its place in the data; its mean over seeds is the exact one.
             seed: For "sampled".
             check: As in `hessian`.
 

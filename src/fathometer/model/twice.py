@@ -37,8 +37,8 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, W)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Any, ...]:
-        x, W = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        (slope,), (x, W) = grad_outputs, ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
         gx, gW = _Gradient.apply(slope, x, W, ctx.sizes, needed)
         bias = slope.sum([0, *range(2, slope.ndim)]) if ctx.biased else None
@@ -62,8 +62,8 @@ class _Gradient(torch.autograd.Function):
         ctx.save_for_backward(slope, x, W)
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor | None, v: Tensor | None) -> tuple[Any, ...]:
-        slope, x, W = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        (u, v), (slope, x, W) = grad_outputs, ctx.saved_tensors
         wanted, sizes = ctx.needs_input_grad, ctx.sizes
         of_slope = of_x = of_W = None
         if wanted[0] and u is not None:
@@ -124,8 +124,8 @@ class _Loss(torch.autograd.Function):
         ctx.save_for_backward(outputs, slope)
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
-        outputs, slope = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        (weight,), (outputs, slope) = grad_outputs, ctx.saved_tensors
         return _Slope.apply(outputs, slope, ctx.product, weight), None, None, None
 
 
@@ -144,6 +144,6 @@ class _Slope(torch.autograd.Function):
         ctx.save_for_backward(slope, weight)
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
-        slope, weight = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        (u,), (slope, weight) = grad_outputs, ctx.saved_tensors
         return ctx.product(u) * weight, None, None, (slope * u).sum() if ctx.needs_input_grad[3] else None
