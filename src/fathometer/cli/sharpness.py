@@ -50,7 +50,7 @@ def sharpness(
 
     \b
     examples:
-      fathometer sharpness --measure hessian_trace --measure fisher_rao
+      fathometer sharpness --measure hessian_trace --measure path_norm
       fathometer sharpness --measure hessian_norm --sharpen 1e6 --save sharper.safetensors
       fathometer sharpness my_model.py:make --weights w.safetensors --data d.npz --loss mse --audit
     """  # noqa: D301 - \b keeps the lines of the examples apart
