@@ -66,9 +66,11 @@ def _compared(row: dict[str, Any]) -> bool:
     return bool(row["ratio"]) and not row.get("yardstick")
 
 
+_VERDICTS = {True: "met", False: "**missed**", None: "not measured"}
+
+
 def _goal(goal: dict[str, Any]) -> str:
-    verdict = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
-    return f"{_cell(goal['words'])} | {_cell(goal['found'])} | {verdict}"
+    return f"{_cell(goal['words'])} | {_cell(goal['found'])} | {_VERDICTS[goal['met']]}"
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -82,7 +84,8 @@ def _machine(machine: dict[str, Any]) -> str:
 def _race(race: dict[str, Any], anchor: str) -> list[str]:
     goals = race.get("goals", [])
     lines = [f'<a id="{anchor}"></a>\n', f"### {race['title']}\n"]
-    lines += [f"- Goal: {_goal(goal).replace(' | ', ': ')}" for goal in goals] or [f"- Goal: {race['goal']}"]
+    told = [f"- Goal {_VERDICTS[goal['met']]}: {goal['words']}; found {goal['found']}" for goal in goals]
+    lines += told or [f"- Goal: {race['goal'] or 'none; the row is there to compare'}"]
     lines += ["", "| contender | seconds | ratio (range) | memory MB | |", "|---|---|---|---|---|"]
     for row in race["rows"]:
         if row["status"]:

@@ -128,7 +128,7 @@ def test_the_table_keeps_the_rows_that_we_lose(tmp_path):
     assert "2 races with 3 goals: 1 met, 1 missed, 1 not measured. 1 comparisons with a peer" in text
     assert text.index(r"| be \| first | 0.5 | **missed** |") < text.index("| be quick | 3 s | met |")
     assert "| [work](#area-0) | peer | 2 | it is written in C |" in text and '<a id="area-0">' in text
-    assert "- Goal: be quick: 3 s: met" in text and "- Goal: words" in text
+    assert "- Goal met: be quick; found 3 s" in text and "- Goal: words" in text
     assert "| one gradient | 1 | **0.5** (0.4 to 0.6) | 5 | yardstick |" in text
     assert "| peer | 1 | **0.5** (0.4 to 0.6) | 5 | we lose |" in text
     assert r"| gone | | | | not installed (no \| such) |" in text

@@ -151,8 +151,8 @@ def _verdict(rungs: list[Rung], best: Rung) -> str:
     widest = max(rungs, key=lambda rung: rung.ess)
     ratio = best.discrepancy / best.yardstick if best.yardstick else math.inf
     text = (
-        f"Of {len(rungs)} step sizes tried, a step of {number(best.step, 2)} comes closest to the posterior, with a "
-        f"discrepancy {number(ratio, 3)} times that of a perfect sample"
+        f"Of {len(rungs)} step sizes tried, a step of {number(best.step, 2)} comes closest to the posterior, "
+        f"with a discrepancy {number(ratio, 3)} times that of a perfect sample"
     )
     if widest.step != best.step:
         gap = widest.discrepancy / best.discrepancy
