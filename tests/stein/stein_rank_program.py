@@ -24,13 +24,13 @@ def run(number, count, folder):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1200, 2))
     small, strips = x[:40], [0]
-    plain = SteinGram.tile
+    plain = SteinGram._block
 
-    def counted(self, rows, columns):
+    def counted(self, *sides):
         strips[0] += 1
-        return plain(self, rows, columns)
+        return plain(self, *sides)
 
-    SteinGram.tile = counted
+    SteinGram._block = counted
     values = [ksd(x, -x).value]
     strips, mine = [0], strips[0]
     values += [

@@ -64,12 +64,23 @@ def fill_direct(code, first, second, trace, Z, Y, B, Z2, Y2, B2, white, out):
     # four arrays, not the rows of one: the compiler must see that they do not overlap
     r2, q2 = np.empty(k, out.dtype), np.empty(k, out.dtype)
     cross, product = np.empty(k, out.dtype), np.empty(k, out.dtype)
+    quads = d - d % 4 if white else 0  # four coordinates at a time: the sums are read and written less often
     for i in range(m):
         r2[:] = 0.0
         q2[:] = 0.0
         cross[:] = 0.0
         product[:] = 0.0
-        for c in range(d):
+        for c in range(0, quads, 4):
+            za, zb, zc, zd = Z[c, i], Z[c + 1, i], Z[c + 2, i], Z[c + 3, i]
+            ba, bb, bc, bd = B[c, i], B[c + 1, i], B[c + 2, i], B[c + 3, i]
+            Za, Zb, Zc, Zd = Z2[c], Z2[c + 1], Z2[c + 2], Z2[c + 3]
+            Ba, Bb, Bc, Bd = B2[c], B2[c + 1], B2[c + 2], B2[c + 3]
+            for j in range(k):
+                da, db, dc, dd = za - Za[j], zb - Zb[j], zc - Zc[j], zd - Zd[j]
+                r2[j] += (da * da + db * db) + (dc * dc + dd * dd)
+                cross[j] += (da * (ba - Ba[j]) + db * (bb - Bb[j])) + (dc * (bc - Bc[j]) + dd * (bd - Bd[j]))
+                product[j] += (ba * Ba[j] + bb * Bb[j]) + (bc * Bc[j] + bd * Bd[j])
+        for c in range(quads, d):
             z, y, b = Z[c, i], Y[c, i], B[c, i]
             zs, ys, bs = Z2[c], Y2[c], B2[c]
             if white:
