@@ -1,5 +1,7 @@
 """Factors, Gram spectra and exact traces against dense matrices built by products."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -28,6 +30,8 @@ def network(kind, loss, n=7):
             nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)),
             torch.randn(n, 4),
         )
+    elif kind == "in place":
+        model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)), torch.randn(n, 4)
     elif kind == "tanh":
         model, x = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Tanh(), nn.Linear(6, 3)), torch.randn(n, 4)
     elif kind == "tied":
@@ -41,7 +45,7 @@ def network(kind, loss, n=7):
     )
 
 
-@pytest.mark.parametrize("kind", ["mlp", "tanh", "tied", "conv"])
+@pytest.mark.parametrize("kind", ["mlp", "in place", "tanh", "tied", "conv"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "half_mse"])
 def test_gram_matrix_has_the_eigenvalues_of_the_gauss_newton_matrix(kind, loss):
     surface = network(kind, loss)
@@ -142,6 +146,60 @@ def test_kronecker_error_is_the_distance_of_the_dense_blocks():
         assert row.norm == pytest.approx(float(block.norm()))
 
 
+def in_position(block, positions, inputs):
+    """A block over (weight, bias) in the order of Kronecker products: (out, in), the bias as the last in."""
+    outs = positions // (inputs + 1)
+    order = [
+        o * inputs + i if i < inputs else outs * inputs + o for o in range(outs) for i in range(inputs + 1)
+    ]
+    return block[order][:, order]
+
+
+@pytest.mark.parametrize(
+    ("rows", "examples", "budget"), [(1 << 22, 64, None), (20, 3, None), (20, 3, 200_000)]
+)
+def test_kronecker_error_of_a_convolution_is_the_distance_of_the_dense_blocks(
+    rows, examples, budget, monkeypatch
+):
+    monkeypatch.setattr("fathometer.model.kronecker.ROWS", rows)
+    monkeypatch.setattr("fathometer.model.kronecker.EXAMPLES", examples)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 2, stride=2, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(27, 3)
+    ).double()
+    x, y = torch.randn(8, 2, 4, 4, dtype=torch.float64), torch.arange(8) % 3
+    surface = fm.LossSurface(model, "cross_entropy", (x, y), chunk=5)
+    at = surface.space.positions("0.*")
+    block = in_position(surface.gauss_newton().to_dense()[at][:, at], len(at), 8)
+    z = nn.functional.conv2d(x, model[0].weight, model[0].bias, 2, 1).detach()
+    tail = nn.Sequential(nn.ReLU(), nn.Flatten(0), model[3])
+    D = torch.stack([torch.autograd.functional.jacobian(tail, z[i]) for i in range(8)]).flatten(3)
+    p = model(x).detach().softmax(1)
+    S = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    G = torch.einsum("ncol,nck,nkpl->op", D, S, D) / 8
+    a = nn.functional.unfold(x, 2, padding=1, stride=2).mT.reshape(-1, 8)
+    a = torch.cat([a, torch.ones(len(a), 1, dtype=a.dtype)], 1)
+    K = torch.kron(G, a.T @ a / len(a))
+    with fm.budget(budget) if budget else contextlib.nullcontext():
+        row = kfac_error(surface)[0]
+    assert row.layer == "0" and row.norm == pytest.approx(float(block.norm()))
+    assert row.value == pytest.approx(float((block - K).norm() / block.norm()), rel=1e-8)
+    assert row.cosine == pytest.approx(float((block * K).sum() / (block.norm() * K.norm())), rel=1e-8)
+
+
+def test_a_large_convolution_streams_through_a_small_budget():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 4))
+    surface = fm.LossSurface(model, "half_mse", (torch.randn(8, 8, 4, 4), torch.randn(8, 4)))
+    free = kfac_error(surface)
+    with fm.budget(500_000):
+        with pytest.raises(BudgetError, match=r"Gauss-Newton rows of 0\.weight"):
+            gauss_newton_factors(surface)
+        tight = kfac_error(surface)
+    for a, b in zip(free, tight, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "conv", "tied"])
 def test_class_split_is_an_identity_of_the_definition(kind):
     surface = network(kind, "cross_entropy", 14)
@@ -191,7 +249,7 @@ def test_structure_refuses_what_it_is_not_about():
             call(torch.eye(2))
     with pytest.raises(CapabilityError, match="the loss is mse; the class split is one of cross-entropy"):
         class_split(mse)
-    with pytest.raises(CapabilityError, match="no linear layer that is used once"):
+    with pytest.raises(CapabilityError, match="no linear layer or convolution that is used once"):
         kfac_error(network("tied", "mse"))
     with pytest.raises(InputError, match="term is 'within'"):
         class_split(network("mlp", "cross_entropy")).factor("within")

@@ -9,7 +9,7 @@ example by example. Everything that is exact about Gauss-Newton matrices follows
 whole spectrum through the Gram matrix, distances to Kronecker factors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,8 +114,6 @@ def gauss_newton_factors(surface: "LossSurface") -> Factors:
     """
     double = surface.double()
     problem = double._problem
-    if problem.objective.opaque:
-        raise InputError(f"the loss {surface.loss} takes (model, batch); it has no Gauss-Newton matrix.")
     parts = []
     with problem.replica.running():
         for i in range(len(problem.batches)):
@@ -144,18 +142,31 @@ class _Part:
     count: int
 
 
-def _of_batch(surface: "LossSurface", batch: Any) -> _Part:
+def rooted(surface: "LossSurface", leaves: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+    """Outputs (n, C) of a batch and the columns (K, n, C) of its curvature, scaled by 1 / sqrt(count).
+
+    Raises:
+        InputError: If the loss has no outputs, or is not convex in them.
+        CapabilityError: If the outputs are not one tensor (n, C).
+    """
     problem = surface._problem
-    leaves = problem.leaves(surface.theta)
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    with _watched(problem.replica.module, seen):
-        outputs = problem.outputs(leaves, batch)
+    if problem.objective.opaque:
+        raise InputError(f"the loss {surface.loss} takes (model, batch); it has no Gauss-Newton matrix.")
+    outputs = problem.outputs(leaves, batch)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise CapabilityError(f"the outputs are {shape}; Gauss-Newton rows need one tensor (N, C) here.")
     problem.objective.check(outputs, batch[1])
-    roots = output_roots(problem.objective, outputs.detach(), batch[1]) / problem.count**0.5
-    layers = _usable(problem.replica.module, surface.names, seen)
+    return outputs, output_roots(problem.objective, outputs.detach(), batch[1]) / problem.count**0.5
+
+
+def _of_batch(surface: "LossSurface", batch: Any) -> _Part:
+    problem = surface._problem
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    with watched(problem.replica.module, seen, (nn.Linear,)):
+        outputs, roots = rooted(surface, problem.leaves(surface.theta), batch)
+    found_layers = usable(problem.replica.module, surface.names, seen)
+    layers = {name: pair for name, pair in found_layers.items() if seen[name][0][0].ndim == 2}
     deltas: dict[str, list[Tensor]] = {name: [] for name in layers}
     for root in roots if layers else ():
         targets = [seen[name][0][1] for name in layers]
@@ -208,14 +219,17 @@ def _rows(surface: "LossSurface", batch: Any, roots: Tensor, names: list[str]) -
 
 
 @contextmanager
-def _watched(module: nn.Module, seen: dict[str, list[tuple[Tensor, Tensor]]]) -> Iterator[None]:
-    """Note what goes into and comes out of every linear layer."""
+def watched(
+    module: nn.Module, seen: dict[str, list[tuple[Tensor, Tensor]]], kinds: tuple[type[nn.Module], ...]
+) -> Generator[None, None, None]:
+    """Note what goes into and comes out of every layer of some kinds."""
     handles = []
     for name, layer in module.named_modules():
-        if type(layer) is nn.Linear:
+        if type(layer) in kinds:
 
-            def note(_layer: nn.Module, inputs: Any, output: Tensor, name: str = name) -> None:
+            def note(_layer: nn.Module, inputs: Any, output: Tensor, name: str = name) -> Tensor:
                 seen.setdefault(name, []).append((inputs[0], output))
+                return output.clone()  # the next operation may write in place
 
             handles.append(layer.register_forward_hook(note))
     try:
@@ -225,10 +239,10 @@ def _watched(module: nn.Module, seen: dict[str, list[tuple[Tensor, Tensor]]]) ->
             handle.remove()
 
 
-def _usable(
+def usable(
     module: nn.Module, names: tuple[str, ...], seen: dict[str, list[tuple[Tensor, Tensor]]]
 ) -> dict[str, tuple[str | None, str | None]]:
-    """Layers used once, on (N, d) inputs, whose tensors nothing else uses: (weight, bias) by layer name."""
+    """Layers used once, whose tensors nothing else uses: (weight, bias) by layer name."""
     owners: dict[int, int] = {}
     for layer in module.modules():
         for parameter in layer._parameters.values():
@@ -238,7 +252,7 @@ def _usable(
     for name, calls in seen.items():
         layer = module.get_submodule(name)
         own = [p for p in layer._parameters.values() if p is not None]
-        if len(calls) != 1 or calls[0][0].ndim != 2 or any(owners[id(p)] > 1 for p in own):
+        if len(calls) != 1 or any(owners[id(p)] > 1 for p in own):
             continue
         if not calls[0][1].requires_grad:
             continue

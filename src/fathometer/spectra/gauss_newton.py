@@ -2,9 +2,9 @@
 
 * **The whole spectrum.** The eigenvalues of a sum of n C outer products that are not zero are
   those of the n C x n C matrix of inner products, whatever the number of parameters.
-* **The error of a Kronecker factorization.** KFAC (Martens & Grosse 2015) replaces the block of a linear layer,
-  the mean of ``(a a') x (d d')``, by the product of the means of both. All three inner products
-  that the Frobenius distance needs follow from the same factors, without either matrix.
+* **The error of a Kronecker factorization.** KFAC (Martens & Grosse 2015; convolutions: Grosse &
+  Martens 2016) replaces the block of a layer, the mean of ``(a a') x (d d')``, by the product of the means
+  of both. The inner products that the Frobenius distance needs are sums, without either matrix.
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from fathometer.errors import BudgetError, CapabilityError, InputError
-from fathometer.model.factors import LinearFactors, gauss_newton_factors
+from fathometer.model.factors import gauss_newton_factors
+from fathometer.model.kronecker import kronecker_products
 from fathometer.model.roots import root_count
 from fathometer.results import Row, Table
 from fathometer.spectra.density import SpectralDensity, of_eigenvalues
@@ -61,7 +62,8 @@ def kfac_error(surface: Any) -> Table:
     """How far Kronecker factors are from the Gauss-Newton blocks they stand for, layer by layer.
 
     Args:
-        surface: A `LossSurface` with outputs (N, C) and linear layers.
+        surface: A `LossSurface` with outputs (N, C) and linear or convolutional layers. Examples stream
+            through it, and rows of a layer are written down some at a time, so that size is no obstacle.
 
     Returns:
         Rows with ``layer``, ``value`` (Frobenius distance relative to the block), ``kind`` ("exact"),
@@ -69,19 +71,19 @@ def kfac_error(surface: Any) -> Table:
 
     Raises:
         InputError: If the surface is none, or its loss is opaque or not convex.
-        CapabilityError: If no linear layer is used once, on inputs (N, d).
+        CapabilityError: If no linear layer or convolution is used once, or as `gauss_newton_spectrum`.
     """
     _check(surface)
-    layers = gauss_newton_factors(surface).layers
+    layers = kronecker_products(surface)
     if not layers:
-        raise CapabilityError("the surface has no linear layer that is used once on inputs (N, d).")
+        raise CapabilityError("the surface has no linear layer or convolution that is used once.")
     rows = []
-    for layer in layers:
-        block, product, both = _inner_products(layer)
+    for name, found in layers.items():
+        block, product, both = found.block, found.product, found.both
         distance = float(np.sqrt(max(block + product - 2 * both, 0.0) / block)) if block > 0 else 0.0
         rows.append(
             Row(
-                layer=layer.name,
+                layer=name,
                 value=distance,
                 kind="exact",
                 error=0.0,
@@ -90,23 +92,6 @@ def kfac_error(surface: Any) -> Table:
             )
         )
     return Table(title="relative distance of Kronecker factors from Gauss-Newton blocks", rows=tuple(rows))
-
-
-def _inner_products(layer: LinearFactors) -> tuple[float, float, float]:
-    """|B|^2, |K|^2 and <B, K> for the block B = sum a a' x d d' and its factorization K."""
-    a = layer.inputs if layer.weight else layer.inputs[:, :0]
-    if layer.bias:
-        a = torch.cat([a, a.new_ones(len(a), 1)], 1)
-    N, C, width = layer.deltas.shape
-    d = layer.deltas
-    A = a.T @ a / N
-    G = torch.einsum("ncd,nce->de", d, d)
-    of_examples = torch.einsum("nd,de,ne->n", a, A, a)
-    of_deltas = torch.einsum("ncd,de,nce->n", d, G, d)
-    both = float(of_examples @ of_deltas)
-    flat = d.reshape(N * C, width)
-    squares = (flat @ flat.T).square().reshape(N, C, N, C).sum((1, 3))
-    return float(((a @ a.T).square() * squares).sum()), float(A.square().sum() * G.square().sum()), both
 
 
 def _check(surface: Any) -> None:
