@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,36 @@ def test_the_bends_are_those_of_a_dense_grid(name, seed):
     assert count == len(wanted) + 1 == count.value
     np.testing.assert_allclose(count.breaks, wanted, atol=5e-5)
     assert count.regions >= count and int(count.ceiling) >= count
+
+
+@pytest.mark.parametrize("larger", [torch.maximum, torch.max, torch.fmax])
+@pytest.mark.parametrize("zero_first", [True, False])
+def test_a_maximum_bends_whichever_side_is_constant(larger, zero_first):
+    class Rectified(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(1, 8), nn.Linear(8, 1)
+
+        def forward(self, x):
+            h, zero = self.inner(x), torch.zeros(8, dtype=x.dtype)
+            return self.outer(larger(zero, h) if zero_first else larger(h, zero))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Rectified()
+    start, end = torch.tensor([-3.0]), torch.tensor([3.0])
+    wanted = bends_by_brute_force(copy.deepcopy(model).double(), start.double(), end.double())
+    assert pieces(model, (start, end)) == len(wanted) + 1 > 3
+
+
+@pytest.mark.parametrize("at", [-2.99, -1.0, 0.5, 2.99])
+def test_a_bend_of_an_unknown_operation_is_noticed_anywhere_on_the_line(at):
+    class Hidden(nn.Module):
+        def forward(self, x):
+            return torch.stack([x, torch.full_like(x, at)]).sort(dim=0).values[0]
+
+    with pytest.raises(InputError, match="not affine between the shares 0 and 1"):
+        pieces(Hidden(), (torch.tensor([-3.0]), torch.tensor([3.0])))
 
 
 def test_a_tent_network_has_two_to_the_depth_pieces():

@@ -114,26 +114,34 @@ class Plan:
         if op == "mul":
             return self._product_of(_factors(node))
         if op == "div":
-            if not args[1].symbols():
-                return self._sum_of([(1 / _constant(args[1]), args[0])])
-            return self.block(Node("mul", (args[0], Node("pow", (args[1], number(-1))))))
+            return self._quotient(*args)
         if op == "pow" and not args[1].symbols():
             return self._univariate(Node("pow", (symbol("t"), args[1])), self.block(args[0]))
-        if op == "call" and node.value == "relu":
-            return self._relu(self.block(args[0]))
-        if op == "call" and node.value == "abs":
-            return self._sum_of([(2.0, Node("call", args, "relu")), (-1.0, args[0])])
-        if op == "call" and node.value in ("max", "min"):
-            sign = 1.0 if node.value == "max" else -1.0
-            gap = Node("add", (args[0], Node("neg", (args[1],))))
-            gap = gap if sign > 0 else Node("neg", (gap,))
-            return self._sum_of([(sign, Node("call", (gap,), "relu")), (1.0, args[1])])
+        if op == "call" and node.value in ("relu", "abs", "max", "min"):
+            return self._kinked(node)
         if op in ("polynomial", "chebyshev") or node.value in SMOOTH:
             return self._univariate(Node(op, (symbol("t"),), node.value), self.block(args[0]))
         raise InputError(
             f"f has {node.value or op!r} of several variables, for which there is no block; sums, products, "
             "quotients, powers, abs, max, min and functions of one value can be built."
         )
+
+    def _quotient(self, over: Node, under: Node) -> Block:
+        if not under.symbols():
+            return self._sum_of([(1 / _constant(under), over)])
+        return self.block(Node("mul", (over, Node("pow", (under, number(-1))))))
+
+    def _kinked(self, node: Node) -> Block:
+        """By one ReLU: ``|a| = 2 relu(a) - a``, ``max(a, b) = relu(a - b) + b``."""
+        args = node.args
+        if node.value == "relu":
+            return self._relu(self.block(args[0]))
+        if node.value == "abs":
+            return self._sum_of([(2.0, Node("call", args, "relu")), (-1.0, args[0])])
+        sign = 1.0 if node.value == "max" else -1.0
+        gap = Node("add", (args[0], Node("neg", (args[1],))))
+        gap = gap if sign > 0 else Node("neg", (gap,))
+        return self._sum_of([(sign, Node("call", (gap,), "relu")), (1.0, args[1])])
 
     def _line(self, slopes: dict[str, Fraction], constant: Fraction) -> Block:
         inputs = [self._input(name) for name in slopes]

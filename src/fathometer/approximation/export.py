@@ -96,7 +96,25 @@ def from_module(module: nn.Module) -> SkipNetwork:
     """
     if isinstance(module, GraphModule):
         return _from_graph(module)
-    linears, kinds = [], []
+    linears, kinds = _layers(module)
+    if len(linears) != len(kinds) + 1 or linears[-1].out_features != 1:
+        raise InputError("network: it must end in a linear layer with one output.")
+    units: list[Any] = []
+    first, width = 0, linears[0].in_features
+    for linear, kind in zip(linears, kinds, strict=False):
+        steps = kind.steps.tolist() if isinstance(kind, Units) else [False] * linear.out_features
+        units += _read_rows(linear, first, steps)
+        first, width = linears[0].in_features + len(units) - linear.out_features, linear.out_features
+    (output,) = _read_rows(linears[-1], first, [False])
+    if width != linears[-1].in_features:
+        raise InputError(f"network: {linears[-1]} does not fit the {width} units before it.")
+    return SkipNetwork(linears[0].in_features, units, output[:2])
+
+
+def _layers(module: nn.Module) -> tuple[list[nn.Linear], list[nn.ReLU | Units]]:
+    """Linear layers and activations, which take turns."""
+    linears: list[nn.Linear] = []
+    kinds: list[nn.ReLU | Units] = []
     for layer in _chain(module):
         if isinstance(layer, nn.Linear):
             if len(linears) > len(kinds):
@@ -111,18 +129,7 @@ def from_module(module: nn.Module) -> SkipNetwork:
                 f"network: the layer {layer} cannot be read exactly; nn.Linear, nn.ReLU, nn.Identity and "
                 "nn.Dropout can."
             )
-    if len(linears) != len(kinds) + 1 or linears[-1].out_features != 1:
-        raise InputError("network: it must end in a linear layer with one output.")
-    units: list[Any] = []
-    first, width = 0, linears[0].in_features
-    for linear, kind in zip(linears, kinds, strict=False):
-        steps = kind.steps.tolist() if isinstance(kind, Units) else [False] * linear.out_features
-        units += _read_rows(linear, first, steps)
-        first, width = linears[0].in_features + len(units) - linear.out_features, linear.out_features
-    (output,) = _read_rows(linears[-1], first, [False])
-    if width != linears[-1].in_features:
-        raise InputError(f"network: {linears[-1]} does not fit the {width} units before it.")
-    return SkipNetwork(linears[0].in_features, units, output[:2])
+    return linears, kinds
 
 
 def _from_graph(module: GraphModule) -> SkipNetwork:

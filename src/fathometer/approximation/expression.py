@@ -83,26 +83,31 @@ def evaluate(node: Node, values: dict[str, Any], arithmetic: "Arithmetic") -> An
 
 
 def _apply(node: Node, args: list[Any], values: dict[str, Any], arithmetic: "Arithmetic") -> Any:
-    op = node.op
-    if op == "number":
-        return arithmetic.number(node.value)
-    if op == "constant":
-        return arithmetic.constant(node.value)
-    if op == "symbol":
-        return values[node.value]
-    if op in ("polynomial", "chebyshev"):
-        return _series(node, args[0], arithmetic)
-    if op == "pow":
-        return _power(node, args, arithmetic)
-    if op == "call":
-        return arithmetic.call(node.value, args)
-    if op == "choose":
-        return arithmetic.choose(args[0], args[1], args[2], bool(node.value))
-    if op == "neg":
-        return -args[0]
-    if op == "add":
-        return args[0] + args[1]
-    return args[0] * args[1] if op == "mul" else arithmetic.divide(args[0], args[1])
+    match node.op:
+        case "number":
+            return arithmetic.number(node.value)
+        case "constant":
+            return arithmetic.constant(node.value)
+        case "symbol":
+            return values[node.value]
+        case "polynomial" | "chebyshev":
+            return _series(node, args[0], arithmetic)
+        case "pow":
+            return _power(node, args, arithmetic)
+        case "call":
+            return arithmetic.call(node.value, args)
+        case "choose":
+            return arithmetic.choose(args[0], args[1], args[2], bool(node.value))
+        case _:
+            return _ARITHMETIC[node.op](arithmetic, *args)
+
+
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "neg": lambda _, a: -a,
+    "add": lambda _, a, b: a + b,
+    "mul": lambda _, a, b: a * b,
+    "div": lambda arithmetic, a, b: arithmetic.divide(a, b),
+}
 
 
 def _series(node: Node, x: Any, arithmetic: "Arithmetic") -> Any:

@@ -136,25 +136,28 @@ class _Parser:
     def _name(self, text: str, position: int) -> Node:
         name = _ALIASES.get(text, text)
         if self._take("("):
-            if name not in SMOOTH and name not in KINKED:
-                known = ", ".join(sorted(SMOOTH | set(KINKED)))
-                self._refuse(position, f"{text!r} is not a function known here; known are {known}")
-            args = [self._sum()]
-            while self._take(","):
-                args.append(self._sum())
-            if not self._take(")"):
-                self._refuse(self.tokens[self.at][2], "a closing parenthesis is missing")
-            wanted = KINKED.get(name, 1)
-            if wanted == 2 and len(args) > 2:
-                return _chain("call", args, name)
-            if len(args) != wanted:
-                self._refuse(position, f"{text} takes {wanted} argument{'s' * (wanted > 1)}, not {len(args)}")
-            return Node("call", tuple(args), name)
+            return self._call(name, text, position)
         if name in SMOOTH or name in KINKED:
             self._refuse(position, f"{text} is a function; write {text}(...)")
         if "__" in text:
             self._refuse(position, f"{text!r} is not a name of a variable")
         return Node("constant", value=text) if text in CONSTANTS else symbol(text)
+
+    def _call(self, name: str, text: str, position: int) -> Node:
+        if name not in SMOOTH and name not in KINKED:
+            known = ", ".join(sorted(SMOOTH | set(KINKED)))
+            self._refuse(position, f"{text!r} is not a function known here; known are {known}")
+        args = [self._sum()]
+        while self._take(","):
+            args.append(self._sum())
+        if not self._take(")"):
+            self._refuse(self.tokens[self.at][2], "a closing parenthesis is missing")
+        wanted = KINKED.get(name, 1)
+        if wanted == 2 and len(args) > 2:
+            return _chain("call", args, name)
+        if len(args) != wanted:
+            self._refuse(position, f"{text} takes {wanted} argument{'s' * (wanted > 1)}, not {len(args)}")
+        return Node("call", tuple(args), name)
 
 
 def fold(tree: Node) -> Node:
@@ -203,24 +206,21 @@ def from_sympy(expression: Any) -> Node:
 
     if expression.is_Symbol:
         return symbol(expression.name)
-    if expression.is_Rational:
-        return number(Fraction(int(expression.p), int(expression.q)))
-    if expression.is_Float:
-        return number(Fraction(sympy.Rational(expression).p, sympy.Rational(expression).q))
+    if expression.is_Rational or expression.is_Float:
+        exact = sympy.Rational(expression)
+        return number(Fraction(int(exact.p), int(exact.q)))
     if expression in (sympy.pi, sympy.E):
         return Node("constant", value="pi" if expression == sympy.pi else "e")
     if isinstance(expression, sympy.Piecewise):
         return _pieces(expression)
     args = [from_sympy(a) for a in expression.args]
     if expression.is_Add or expression.is_Mul:
-        return _chain("add" if expression.is_Add else "mul", args)
+        return _chain(type(expression).__name__.lower(), args)
     if expression.is_Pow:
         return Node("pow", (args[0], fold(args[1])))
     name = _ALIASES.get(type(expression).__name__, type(expression).__name__)
-    if name in ("max", "min"):
-        return _chain("call", args, name)
-    if name in SMOOTH or KINKED.get(name) == 1:
-        return Node("call", tuple(args[:1]), name)
+    if name in SMOOTH or name in KINKED:
+        return _chain("call", args, name) if KINKED.get(name) == 2 else Node("call", tuple(args[:1]), name)
     raise InputError(
         f"f holds {type(expression).__name__}, which is not known here; known are "
         f"{', '.join(sorted(SMOOTH | set(KINKED)))} and Piecewise."

@@ -39,6 +39,8 @@ _CURVED = {
     "tanhshrink",
 }  # fmt: skip
 _STEPS = {"sign", "ge", "gt", "le", "lt", "floor", "round", "ceil", "heaviside", "hardshrink", "argmax"}
+_UNFOLLOWED = {"max", "min", "amax", "amin", "max_pool3d", "adaptive_max_pool2d", "adaptive_max_pool1d"}
+_LARGER = {"maximum", "minimum", "max", "min", "fmax", "fmin"}
 _SHARE = (math.sqrt(5) - 1) / 2  # breaks of constructed networks are binary fractions; this is none
 
 
@@ -192,11 +194,12 @@ class _Walk:
         )
 
     def _check_affine(self, regions: list[tuple[float, float, np.ndarray, np.ndarray]]) -> None:
-        """The model at a second point of some regions must lie on the region's line."""
+        """The model at other points of some regions, near both ends too, must lie on the region's line."""
         wide = sorted(regions, key=lambda r: r[0] - r[1])[:64]
-        t = torch.tensor([a + 0.77 * (b - a) for a, b, _, _ in wide], dtype=torch.float64)
+        tested = [(share, region) for share in (0.001, 0.23, 0.77, 0.999) for region in wide]
+        t = torch.tensor([a + share * (b - a) for share, (a, b, _, _) in tested], dtype=torch.float64)
         value = self._pass(t.to(self.start.device))[0]
-        for i, (a, b, base, slope) in enumerate(wide):
+        for i, (_, (a, b, base, slope)) in enumerate(tested):
             expected = base + float(t[i]) * slope
             scale = np.abs(value[i]).max() + np.abs(slope).max() + 1e-300
             if np.abs(value[i] - expected).max() > 1e-8 * scale:
@@ -252,38 +255,21 @@ class _Watch(TorchFunctionMode):
         return func(*args, **options)
 
     def _bend(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        dz = _tangent(args[0]) if args else None
+        bent: Any = args[0] if args else None
+        if name in _LARGER and len(args) > 1 and isinstance(args[1], Tensor):
+            name, bent = "relu", bent - args[1]  # max(a, b) = relu(a - b) + b
+        dz = _tangent(bent)
         if dz is None:
             return
-        z = forward_ad.unpack_dual(args[0]).primal
+        z = forward_ad.unpack_dual(bent).primal
         if name in ("relu", "leaky_relu", "prelu", "rrelu", "abs"):
             self._side(z, dz, 0.0)
-        elif name == "threshold":
-            if float(_argument(args, options, 2, "value", 0.0)) != float(
-                _argument(args, options, 1, "threshold", 0.0)
-            ):
-                raise InputError(
-                    "model uses threshold with a jump; pieces are counted for continuous networks."
-                )
-            self._side(z, dz, float(_argument(args, options, 1, "threshold", 0.0)))
-        elif name in ("hardtanh", "relu6", "hardsigmoid", "clamp", "clamp_min", "clamp_max"):
+        elif name in ("threshold", "hardtanh", "relu6", "hardsigmoid", "clamp", "clamp_min", "clamp_max"):
             for bound in _bounds(name, args, options):
                 self._side(z, dz, bound)
-        elif name in ("maximum", "minimum") and isinstance(args[1], Tensor):
-            other, slope = forward_ad.unpack_dual(args[1])
-            slope = torch.zeros_like(other) if slope is None else slope
-            self._side(z - other, dz - slope, 0.0)
         elif name in ("max_pool2d", "max_pool1d"):
             self._pool(z, dz, args, options, 2 if name == "max_pool2d" else 1)
-        elif name in (
-            "max",
-            "min",
-            "amax",
-            "amin",
-            "max_pool3d",
-            "adaptive_max_pool2d",
-            "adaptive_max_pool1d",
-        ):
+        elif name in _UNFOLLOWED:
             raise InputError(f"model uses {name}, which is not followed; pieces need {', '.join(KINKS)}.")
 
     def _side(self, z: Tensor, dz: Tensor, at: float) -> None:
@@ -333,9 +319,18 @@ def _argument(args: tuple[Any, ...], options: dict[str, Any], position: int, nam
     return args[position] if len(args) > position else options.get(name, default)
 
 
+def _threshold(args: tuple[Any, ...], options: dict[str, Any]) -> float:
+    at = float(_argument(args, options, 1, "threshold", 0.0))
+    if float(_argument(args, options, 2, "value", 0.0)) != at:
+        raise InputError("model uses threshold with a jump; pieces are counted for continuous networks.")
+    return at
+
+
 def _bounds(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> list[float]:
     if name == "relu6":
         return [0.0, 6.0]
+    if name == "threshold":
+        return [_threshold(args, options)]
     if name == "hardsigmoid":
         return [-3.0, 3.0]
     if name == "hardtanh":

@@ -26,8 +26,7 @@ def scale_to_factorials(target: Target, orders: int, tolerance: float = 1e-9) ->
     Raises:
         InputError: If f is not smooth on [0, 1].
     """
-    if target.formula is None:
-        target = series_of(target)
+    target = target if target.formula is not None else series_of(target)
     arb = flint().arb
     best = 0.0
     heap: list[tuple[float, float, float]] = []
