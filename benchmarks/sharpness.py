@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import fathometer as fm
-from benchmarks.goal import answer, faster
+from benchmarks.goal import answer, faster, seconds
 from benchmarks.networks import convolutional, perceptron
 from benchmarks.race import Race
 from fathometer.model.embedded import digits
@@ -51,6 +51,14 @@ def resnet20():
     shapes += [(32, 64, 2), (64, 64, 1), (64, 64, 1)]
     blocks = [Block(*shape) for shape in shapes]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def resnet18():
+    """He et al. 2016, table 1: 18 layers, 1,000 classes, 11.7 million weights."""
+    stem = (nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    shapes = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
+    blocks = [Block(*shape) for shape in (*shapes, (256, 512, 2), (512, 512, 1))]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
 
 
 @cache
@@ -125,6 +133,73 @@ def pyhessian_trace(surface, model, x, y):
     return float(np.mean(hessian(model, nn.CrossEntropyLoss(), data=(x, y), cuda=False).trace()))
 
 
+@cache
+def large_network():
+    """A ResNet-18 in evaluation mode after some steps of Adam on digits of 32 x 32, and 64 of them."""
+    images, classes, _, _ = digits()
+    x = nn.functional.interpolate(images[:384], size=(32, 32)).expand(-1, 3, -1, -1).contiguous()
+    torch.manual_seed(0)
+    model = resnet18()
+    adam = torch.optim.Adam(model.parameters(), 1e-3)
+    for rows in torch.arange(384).split(32):
+        adam.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), classes[rows]).backward()
+        adam.step()
+    model.eval()
+    return model, x[:64], classes[:64]
+
+
+def curvature_by_power_iteration(model, x, y, rounds):
+    """Curvature along the direction that so many plain products, back through the gradient, end in."""
+    parameters = list(model.parameters())
+    random = torch.Generator().manual_seed(1)
+    direction = [torch.randn(p.shape, generator=random) for p in parameters]
+    slope = torch.autograd.grad(
+        nn.functional.cross_entropy(model(x), y), parameters, create_graph=True
+    )  # the graph serves every product
+    curvature = 0.0
+    for _ in range(rounds):
+        norm = sum(float(d.square().sum()) for d in direction) ** 0.5
+        direction = [d / norm for d in direction]
+        image = torch.autograd.grad(slope, parameters, direction, retain_graph=True)
+        curvature = sum(float((d * h).sum()) for d, h in zip(direction, image, strict=True))
+        direction = list(image)
+    return curvature
+
+
+def sharpened():
+    """One function, a Hessian a million times larger (Dinh et al. 2017, theorem 4), at ResNet-18."""
+    model, x, y = large_network()
+    surface = fm.LossSurface(model, "cross_entropy", (x, y))
+
+    def agree(found, _):
+        # the largest eigenvalue stands apart from the others at the second place only
+        by_hand = [curvature_by_power_iteration(m, x, y, n) for m, n in ((model, 40), (found.model, 12))]
+        off = max(
+            abs(a / float(b.value) - 1) for a, b in zip(by_hand, (found.before, found.after), strict=True)
+        )
+        if off > 0.02:
+            raise AssertionError(f"plain products give {by_hand}, off by {off:.1%}")
+        return (
+            f"{found}; plain products and power iteration give {by_hand[0]:.4g} and {by_hand[1]:.4g}, "
+            f"within {off:.1%}; {found.moved:.3g} times the norm of the weights away"
+        )
+
+    return Race(
+        title="Raise the Hessian's norm a million times, ResNet-18, 11.7 million weights, 64 images",
+        goal=(
+            seconds(60),
+            answer("a million times within 1 %", lambda found, _: abs(found.value / 1e6 - 1), most=0.01),
+            answer("outputs within 1e-5", lambda found, _: found.output_error, most=1e-5),
+        ),
+        ours=lambda: fm.sharpness.sharpen(surface, "hessian_norm", 1e6),
+        peers={},
+        agree=agree,
+        repeats=1,
+        note="No peer does this. float32 weights, norms confirmed in float64.",
+    )
+
+
 def races():
     surface, model, x, y = trained(perceptron, 512)
     yield Race(
@@ -138,6 +213,7 @@ def races():
     )  # fmt: skip
     for build, goal, every in ((perceptron, 25, 2), (convolutional, 9, 3), (resnet20, 9, 5)):
         yield picture(build, goal, every)
+    yield sharpened()
 
 
 def picture(build, goal, every, examples=512):
