@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from fathometer.drawing.picture import Picture
 
-Activation = Literal["relu", "step"]
 Unit = tuple[Mapping[int, float], float, str]
 _BLOCK = 1 << 15
 

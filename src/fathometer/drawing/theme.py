@@ -40,8 +40,6 @@ COLORS = 8
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2", "12 4 3 4", "1.5 4", "14 3")
 """Dash of the first, second, ... line of a panel."""
 
-MARKERS = ("dot", "ring", "square", "triangle", "cross")
-
 SEQUENTIAL = (
     "#440154",
     "#482878",

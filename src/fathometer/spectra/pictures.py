@@ -5,7 +5,6 @@ an axis that is logarithmic on both sides of zero. Heights are shares of the eig
 bin, not densities: on such an axis an area would mean nothing.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,21 +161,6 @@ def free_sum_picture(total: "FreeSum") -> Picture:
         caption="What the spectrum of the sum would be if the eigenvectors of the parts were independent; "
         f"share of negative eigenvalues {total.index():.3f}.",
         panels=(panel,),
-    )
-
-
-def laws_picture(laws: Sequence["Law"], labels: Sequence[str], title: str = "Spectral laws") -> Picture:
-    """Densities of laws on a plain axis."""
-    ends = [edge for law in laws for band in law.support() for edge in band]
-    pad = 0.05 * (max(ends) - min(ends))
-    x = np.linspace(min(ends) - pad, max(ends) + pad, 1201)
-    lines = tuple(
-        Line(x=x, y=np.where(np.isfinite(y := law.pdf(x)), y, np.nan), label=label, dash=i % 2 == 1)
-        for i, (law, label) in enumerate(zip(laws, labels, strict=True))
-    )
-    panel = Panel(marks=(*lines, Rule(x=0.0)), x=Axis(label="eigenvalue"), y=Axis(label="density"))
-    return Picture(
-        title=title, caption="Densities of the continuous parts; atoms are not drawn.", panels=(panel,)
     )
 
 

@@ -200,11 +200,6 @@ class PairGroup:
         """Whether every generator does the same on both sides."""
         return self.sizes[0] == self.sizes[1] and all(np.array_equal(a, b) for a, b in self.generators)
 
-    @property
-    def is_trivial(self) -> bool:
-        """Whether every generator leaves everything in place."""
-        return not self.joint_group.generators
-
     def _remember_order(self, order: int) -> None:
         """Use the order that a theorem gives for an action that is the same on both sides."""
         origin = origin_of(self.inputs, self.sizes.inputs, order)
