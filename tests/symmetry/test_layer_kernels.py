@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fathometer.errors import InputError
-from fathometer.symmetry import Action, TiedLinear, Tying, check_equivariance, halves, kernels
+from fathometer.symmetry import Action, TiedLinear, Tying, check_equivariance, kernels, rows
 from fathometer.symmetry.blocks import block_terms, invariant_partitions
 from fathometer.symmetry.fourier import abelian_coordinates
 from fathometer.symmetry.strided import view_of
@@ -16,14 +16,14 @@ from fathometer.symmetry.strided import view_of
 A = Action
 D5 = A.dihedral(5)
 CASES = {
-    "Z8": (A.cyclic(8), ("halves", "fourier", "blocks", "im2col")),
-    "Z7": (A.cyclic(7), ("fourier", "blocks", "im2col")),
+    "Z8": (A.cyclic(8), ("rows", "halves", "fourier", "blocks", "im2col")),
+    "Z7": (A.cyclic(7), ("rows", "fourier", "blocks", "im2col")),
     "reversed": (A([[1, 2, 3, 4, 0]], [[4, 0, 1, 2, 3]]), ("fourier", "im2col")),
-    "D5": (D5, ("halves", "fourier", "blocks", "im2col")),
+    "D5": (D5, ("rows", "halves", "fourier", "blocks", "im2col")),
     "S3 regular": (A.regular(A.symmetric(3)), ("halves", "fourier", "blocks")),
     "torus": (A.grid(4, 6), ("fourier", "blocks")),
     "p4m": (A.grid(5, 5, rotations=True, flips=True), ("fourier", "blocks")),
-    "two rings to one": (A([[1, 2, 0, 4, 5, 3]], [[1, 2, 0]]), ("fourier", "blocks", "im2col")),
+    "two rings to one": (A([[1, 2, 0, 4, 5, 3]], [[1, 2, 0]]), ("rows", "fourier", "blocks", "im2col")),
     "S5": (A.symmetric(5), ("halves", "fourier", "blocks", "im2col")),
     "pairs": (A.tuples(4, 2), ("halves", "blocks", "im2col")),
     "pairs to points": (A.tuples(4, 2, outputs=A.symmetric(4)), ("blocks", "im2col")),
@@ -41,9 +41,18 @@ CASES = {
     "sparse": (A.cyclic(9).tying("sparse"), ("fourier", "im2col")),
     "mirror": (A([[4, 3, 2, 1, 0]]), ("halves",)),
     "mirror of points alone": (A([[4, 3, 2, 1, 0]], [[0, 1]]), ("halves",)),
-    "sparse turns": (A.grid(3, 3, translations=False, rotations=True).tying("sparse"), ("halves", "im2col")),
-    "untied": (A.trivial(5, 4), ("im2col",)),
-    "own labels": (Tying([[0, 1, -1], [1, -1, 0]]), ("im2col",)),
+    "sparse turns": (
+        A.grid(3, 3, translations=False, rotations=True).tying("sparse"),
+        ("rows", "halves", "im2col"),
+    ),
+    "untied": (A.trivial(5, 4), ("untied", "rows", "im2col")),
+    "own labels": (Tying([[0, 1, -1], [1, -1, 0]]), ("rows", "im2col")),
+    "runs up and down": (Tying([[0, 1, 2, 3, 4, 5, -1, -1], [5, 4, 3, 2, 1, 0, 6, 7]]), ("rows",)),
+    # order 3, and a point of the outputs that stays: it is computed three times
+    "a point that stays": (
+        A([[1, 2, 0]], [[*np.arange(99).reshape(33, 3)[:, [1, 2, 0]].ravel(), 99]]),
+        ("rows",),
+    ),
 }
 PAIRS = [(name, kernel) for name, (_, kernels) in CASES.items() for kernel in kernels]
 
@@ -76,9 +85,10 @@ BY_HAND = [*PAIRS, *((name, "dense") for name in CASES), ("signed", "dense")]
 @pytest.mark.parametrize(("name", "kernel"), BY_HAND)
 def test_values_and_gradients_by_hand_are_those_of_the_operations(name, kernel, bytes_at_a_time, monkeypatch):
     """Whatever the panels are; with signs and blanks too."""
-    for module in (kernels, halves):
+    for module in (kernels, rows):
         monkeypatch.setattr(module, "PANEL", bytes_at_a_time)
     monkeypatch.setattr(kernels, "SINGLE_CALLS", 0)
+    monkeypatch.setattr(rows, "SMALLEST_BLOCK", 0)
     structure = SIGNED if name == "signed" else CASES[name][0]
     layer = TiedLinear(structure, 2, 3, kernel=kernel, dtype=torch.float64)
     g = torch.Generator().manual_seed(4)
@@ -129,7 +139,7 @@ def test_set_layers_pairs_arrays_and_hierarchies_go_by_strides():
     assert TiedLinear(A.subsets(5, 2), 1, 1, kernel="blocks").kernel.strided is None
 
 
-@pytest.mark.parametrize("kernel", ["dense", "halves", "fourier", "blocks", "im2col"])
+@pytest.mark.parametrize("kernel", ["dense", "rows", "halves", "fourier", "blocks", "im2col"])
 def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(kernel):
     layer = TiedLinear(A.cyclic(6), 2, 3, kernel=kernel, dtype=torch.float64, bias=False)
     matrix = layer.matrix()
@@ -145,7 +155,7 @@ def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(ker
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kernel", ["halves", "fourier", "blocks", "im2col"])
+@pytest.mark.parametrize("kernel", ["rows", "halves", "fourier", "blocks", "im2col"])
 def test_kernels_take_low_precision(kernel, dtype):
     reference = TiedLinear(A.cyclic(12), 2, 3, kernel="dense", dtype=torch.float64)
     layer = TiedLinear(A.cyclic(12), 2, 3, kernel=kernel, dtype=dtype)
@@ -179,7 +189,9 @@ def test_a_batch_may_be_empty_and_copies_keep_the_kernel(kernel):
         (A.wreath(A.symmetric(16), A.symmetric(16)), "blocks"),
         (A.grid(16, 16, rotations=True, flips=True), "fourier"),
         (A.cyclic(256).tying("sparse"), "im2col"),
-        (A.trivial(64, 64), "dense"),
+        (A.trivial(64, 64), "untied"),
+        (A.product(A.cyclic(3), A.trivial(60)), "rows"),
+        (A([list(range(200))[::-1]]), "halves"),
         (A.cyclic(5), "dense"),
     ],
     ids=lambda v: getattr(v, "name", v if isinstance(v, str) else "tying"),
@@ -226,6 +238,7 @@ def test_the_abelian_subgroup_of_a_torus_is_its_shifts():
         (lambda: TiedLinear(A.cyclic(3).tying("sparse"), 1, 1, kernel="blocks"), "it is for dense designs"),
         (lambda: TiedLinear(A.cyclic(3), 1, 1, kernel="halves"), "no element of order two"),
         (lambda: TiedLinear(A.trivial(3), 1, 1, kernel="halves"), "no element of order two"),
+        (lambda: TiedLinear(A.cyclic(3), 1, 1, kernel="untied"), "not 9 weights in their order"),
         (lambda: TiedLinear(Tying([[0]]), 1, 1, kernel="blocks"), "the tying knows no action"),
         (lambda: TiedLinear(A([[0]], signs=([[-1]], [[-1]])), 1, 1, kernel="blocks"), "signed or empty"),
     ],

@@ -30,7 +30,7 @@ from fathometer.errors import BudgetError, InputError
 from fathometer.symmetry import Action, TiedLinear, Tying, check_equivariance
 
 A = Action
-KERNELS = ("dense", "halves", "fourier", "blocks", "im2col")
+KERNELS = ("dense", "rows", "halves", "fourier", "blocks", "im2col")
 
 
 def test_a_side_in_the_other_convention_is_another_layer():

@@ -324,7 +324,9 @@ class Action(PairGroup):
         return action
 
     @classmethod
-    def _induced(cls, name: str, base: "Action", lift: families.Lift, faithful: bool, outputs: Any) -> "Action":
+    def _induced(
+        cls, name: str, base: "Action", lift: families.Lift, faithful: bool, outputs: Any
+    ) -> "Action":
         origin = base._origin if base._origin is not None else origin_of(base.inputs, base.sizes.inputs)
         generators = [lift(g) for g in base.inputs]
         size = len(lift(np.arange(base.sizes.inputs)))

@@ -164,7 +164,7 @@ class BlockKernel(Kernel):
         starts = np.cumsum([0, *(count for _, count in self.groups)])
         columns = [start + group[0].blocks for start, group in zip(starts, groups.values(), strict=False)]
         self.broadcast = SparseSum(list(np.stack(columns, axis=1)), int(starts[-1]))
-        self.strided = StridedTerms.found(ordered, self.sizes[1])
+        self.strided = StridedTerms.found(ordered, self.sizes)
 
     def applies(self, weight: Tensor, x: Tensor) -> bool:
         """Whether views do it."""

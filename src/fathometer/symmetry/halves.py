@@ -6,17 +6,18 @@ layer is one matrix on sums (and on the indices that g leaves in place) and one 
 this serves where no larger abelian subgroup or coarse partition does.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fathometer.symmetry.action import Action, Element
+from fathometer.symmetry.entries import Entries
 from fathometer.symmetry.groups import ElementMixer
-from fathometer.symmetry.kernels import PANEL, Kernel, add_by_label, take_rows
-from fathometer.symmetry.permutations import compose, cycle_lengths, disjoint_union, is_identity
+from fathometer.symmetry.kernels import Kernel
+from fathometer.symmetry.permutations import cycle_lengths, disjoint_union, is_identity, power
 from fathometer.symmetry.tying import Tying
 
 RANDOM = 24
@@ -32,9 +33,9 @@ def involution(action: Action) -> Element | None:
     mixer = ElementMixer(generators, n + m)
     best: np.ndarray | None = None
     for g in [*generators, *(mixer.draw() for _ in range(RANDOM))]:
-        order = int(np.lcm.reduce(cycle_lengths(g)))
+        order = math.lcm(*set(cycle_lengths(g)))
         if order % 2 == 0:
-            half = _power(g, order // 2)
+            half = power(g, order // 2)
             if best is None or _entries(half, n) < _entries(best, n):
                 best = half
     return None if best is None or is_identity(best) else (best[:n], best[n:] - n)
@@ -50,16 +51,10 @@ class HalvesKernel(Kernel):
     """Sums and differences along an element of order two, each a matrix product."""
 
     kind = "halves"
-    direct: Tensor
-    crossed: Tensor
-    from_still: Tensor
-    to_still: Tensor
-    among_still: Tensor
 
     def __init__(self, tying: Tying, pair: Element) -> None:
         super().__init__()
         self.sizes = tying.sizes
-        labels = np.where(tying.labels < 0, tying.num_orbits, tying.labels).T.astype(np.int64)
         sides = []
         for name, p in zip(("in", "out"), pair, strict=True):
             place = np.arange(len(p))
@@ -69,146 +64,92 @@ class HalvesKernel(Kernel):
             order = np.argsort(np.concatenate([first, p[first], still]))
             for part, values in (("first", first), ("second", p[first]), ("still", still), ("place", order)):
                 self.register_buffer(f"{name}_{part}", torch.from_numpy(values), persistent=False)
-        (p, _, f), (q, r, g) = sides
+        (p, r, f), (q, _, g) = sides
         # a matrix entry on pairs is the sum or difference of two; beside a fixed index it is one
-        self.register_buffer("direct", torch.from_numpy(labels[np.ix_(p, q)]), persistent=False)
-        self.register_buffer("crossed", torch.from_numpy(labels[np.ix_(p, r)]), persistent=False)
-        self.register_buffer("from_still", torch.from_numpy(labels[np.ix_(f, q)]), persistent=False)
-        self.register_buffer("to_still", torch.from_numpy(labels[np.ix_(p, g)]), persistent=False)
-        self.register_buffer("among_still", torch.from_numpy(labels[np.ix_(f, g)]), persistent=False)
+        self.tables = [tying.labels[np.ix_(a, b)] for a, b in ((q, p), (q, r), (q, f), (g, p), (g, f))]
+        self.entries = [Entries(table) for table in self.tables]
+        for i, table in enumerate(self.tables):
+            labels = np.where(table < 0, tying.num_orbits, table).astype(np.int64)
+            self.register_buffer(f"labels_{i}", torch.from_numpy(labels), persistent=False)
 
     def plain(self, weight: Tensor, x: Tensor) -> Tensor:
         """(batch, in_channels, N) to (batch, out_channels, M), by differentiable operations."""
-        values = _values(weight)
-        s, d, f = self._split(x, "in")
-        A, B = (_entry(values, t) / 2 for t in (self.direct, self.crossed))
-        plus = _product(s, A + B) + _product(f, _entry(values, self.from_still))
-        minus = _product(d, A - B)
-        still = _product(s, _entry(values, self.to_still)) + _product(f, _entry(values, self.among_still))
-        return self._joined(plus, minus, still, "out")
+        values = torch.nn.functional.pad(weight, (0, 1))
+        parts = []
+        for i, (rows, columns) in enumerate(table.shape for table in self.tables):
+            found = values.index_select(2, getattr(self, f"labels_{i}").reshape(-1))
+            found = found.reshape(*weight.shape[:2], rows, columns).transpose(1, 2)
+            parts.append(found.reshape(len(weight) * rows, weight.shape[1] * columns))
+        A, B, *rest = parts
+        return self._joined(*_products(A + B, A - B, rest, *self._split(x, "in")), len(weight))
 
     def applies(self, weight: Tensor, x: Tensor) -> bool:
         """Whether numpy can reach the memory."""
         return x.device.type == "cpu"
 
     def compute(self, weight: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The outputs, panel by panel; kept are the orbit weights by channel and the split signals."""
-        values = _values(weight)
-        s, d, f = (part.contiguous() for part in self._split(x, "in"))
-        batch, out_channels, count = len(x), len(weight), self.direct.shape[1]
-        plus, minus = (x.new_empty(batch, count * out_channels) for _ in range(2))
-        for here, sums, differences, _ in self._panels(values / 2, out_channels):
-            torch.mm(s.reshape(batch, -1), sums, out=plus[:, here])
-            torch.mm(d.reshape(batch, -1), differences, out=minus[:, here])
-        plus, minus = (t.reshape(batch, count, out_channels).transpose(1, 2) for t in (plus, minus))
-        still = _product(s, _entry(values, self.to_still))
-        if f.shape[2]:
-            plus = plus + _product(f, _entry(values, self.from_still))
-            still = still + _product(f, _entry(values, self.among_still))
-        return self._joined(plus, minus, still, "out"), (values, s, d, f)
+        """The outputs; kept are the split signals and the matrices, half of an untied one together."""
+        split = self._split(x, "in")
+        A, B, *rest = self._memory(weight)
+        for entries, matrix in zip(self.entries, (A, B, *rest), strict=True):
+            entries.fill(weight, matrix)
+        _sum_and_difference(A, B)
+        y = self._joined(*_products(A, B, rest, *split), len(weight))
+        return y, (A, B, *rest, *split)
 
     def gradients(
         self, gy: Tensor, weight: Tensor, x: Tensor, kept: tuple[Tensor, ...], needs: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The transposed products, and each panel of the matrix's gradient summed by orbits at once."""
-        values, s, d, f = kept
-        batch, out_channels, k = len(x), *weight.shape[::2]
-        # transposed: sums of the outputs take the place of sums of the inputs
+        """The transposed products; sums of the outputs take the place of sums of the inputs."""
+        even, odd, from_still, to_still, among_still, s, d, f = kept
         plus, minus, still = self._split(gy, "out")
-        flat_plus, flat_minus = (t.transpose(1, 2).reshape(batch, -1) for t in (plus, minus))
-        sums = torch.zeros_like(values)
-        gs, gd = torch.zeros_like(s).reshape(batch, -1), torch.zeros_like(d).reshape(batch, -1)
-        rows, columns = (t.reshape(batch, -1).T.contiguous() for t in (s, d))
-        for here, even, odd, tables in self._panels(values / 2, out_channels, expand=needs[1]):
-            if needs[1]:
-                gs.addmm_(flat_plus[:, here], even.T)
-                gd.addmm_(flat_minus[:, here], odd.T)
-            if needs[0]:
-                torch.mm(rows, flat_plus[:, here], out=even)
-                torch.mm(columns, flat_minus[:, here], out=odd)
-                torch.add(even, odd, out=even)
-                odd.mul_(-2).add_(even)
-                for panel, labels in ((even, tables[0]), (odd, tables[1])):
-                    add_by_label(panel, labels, sums)
-        gx = None
-        sums /= 2
-        gs, gd = gs.reshape(s.shape), gd.reshape(d.shape)
-        gs += _product_back(still, _entry(values, self.to_still))
-        gf = _product_back(plus, _entry(values, self.from_still))
-        gf = gf + _product_back(still, _entry(values, self.among_still))
-        if needs[0]:
-            for left, right, table in (
-                (s, still, self.to_still), (f, plus, self.from_still), (f, still, self.among_still)
-            ):  # fmt: skip
-                if table.numel():
-                    block = torch.einsum("bin,bom->inmo", left, right).contiguous()
-                    add_by_label(block, table.numpy().reshape(-1), sums)
+        gw = gx = None
         if needs[1]:
-            gx = self._joined(gs, gd, gf, "in")
-        return sums[:, :k].permute(2, 0, 1) if needs[0] else None, gx
+            gs = torch.addmm(still @ to_still, plus, even, alpha=0.5)
+            gd = (minus @ odd).mul_(0.5)
+            gf = plus @ from_still + still @ among_still
+            gx = self._joined(gs, gd, gf, x.shape[1], "in")
+        if needs[0]:
+            gw, found = torch.zeros_like(weight), self._memory(weight)
+            pairs = ((plus, s), (minus, d), (plus, f), (still, s), (still, f))
+            for matrix, (left, right) in zip(found, pairs, strict=True):
+                torch.mm(left.T, right, out=matrix)
+            _sum_and_difference(*found[:2])
+            for matrix in found[:2]:
+                matrix.mul_(0.5)
+            for entries, matrix in zip(self.entries, found, strict=True):
+                entries.add(matrix, gw)
+        return gw, gx
+
+    def _memory(self, weight: Tensor) -> list[Tensor]:
+        out_channels, in_channels, _ = weight.shape
+        return [
+            weight.new_empty(out_channels * r, in_channels * c) for r, c in (t.shape for t in self.tables)
+        ]
 
     def _split(self, x: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
         first, second, still = (getattr(self, f"{side}_{part}") for part in ("first", "second", "still"))
         a, b = x.index_select(2, first), x.index_select(2, second)
-        return a + b, a - b, x.index_select(2, still)
+        return (a + b).flatten(1), (a - b).flatten(1), x.index_select(2, still).flatten(1)
 
-    def _joined(self, plus: Tensor, minus: Tensor, still: Tensor, side: str) -> Tensor:
-        # channels last where they already are: whole rows are copied
-        parts = [t.transpose(1, 2) if side == "out" else t for t in (plus, minus, still)]
-        axis = 1 if side == "out" else 2
-        together = torch.cat([parts[0] + parts[1], parts[0] - parts[1], parts[2]], dim=axis)
-        joined = together.index_select(axis, getattr(self, f"{side}_place"))
-        return joined.transpose(1, 2) if side == "out" else joined
-
-    def _panels(self, halved: Tensor, out_channels: int, *, expand: bool = True) -> Iterator[Any]:
-        """Columns, the matrices on sums and on differences there, and the two tables of labels."""
-        in_channels, (n, m) = len(halved), self.direct.shape
-        width = min(m, max(1, PANEL // (in_channels * n * out_channels * halved.element_size()))) or 1
-        even, odd = (halved.new_empty(in_channels * n * width * out_channels) for _ in range(2))
-        for start in range(0, m, width):
-            tables = [t[:, start : start + width].reshape(-1).numpy() for t in (self.direct, self.crossed)]
-            count = min(width, m - start)
-            shape = in_channels * n, count * out_channels
-            panels = [t[: shape[0] * shape[1]].reshape(shape) for t in (even, odd)]
-            if expand:
-                for panel, table in zip(panels, tables, strict=True):
-                    take_rows(halved, table, panel)
-                torch.add(panels[0], panels[1], out=panels[0])
-                panels[1].mul_(-2).add_(panels[0])
-            yield slice(start * out_channels, (start + count) * out_channels), *panels, tables
+    def _joined(self, plus: Tensor, minus: Tensor, still: Tensor, channels: int, side: str = "out") -> Tensor:
+        a, b, c = (t.reshape(len(t), channels, t.shape[1] // channels) for t in (plus, minus, still))
+        return torch.cat([a + b, a - b, c], dim=2).index_select(2, getattr(self, f"{side}_place"))
 
 
-def _values(weight: Tensor) -> Tensor:
-    """(in_channels, K + 1, out_channels), the last row zero."""
-    return torch.nn.functional.pad(weight.permute(1, 2, 0), (0, 0, 0, 1)).contiguous()
+def _products(
+    even: Tensor, odd: Tensor, rest: Sequence[Tensor], s: Tensor, d: Tensor, f: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Halved sums and differences of the outputs, and those that stay in place."""
+    from_still, to_still, among_still = rest
+    plus = torch.addmm(f @ from_still.T, s, even.T, alpha=0.5)
+    return plus, (d @ odd.T) * 0.5, s @ to_still.T + f @ among_still.T
 
 
-def _entry(values: Tensor, table: Tensor) -> Tensor:
-    """Entries (in_channels, n, m, out_channels)."""
-    found = values.index_select(1, table.reshape(-1))
-    return found.reshape(len(values), *table.shape, values.shape[2])
-
-
-def _product(x: Tensor, entries: Tensor) -> Tensor:
-    """(batch, in_channels, n) to (batch, out_channels, m)."""
-    in_channels, n, m, out_channels = entries.shape
-    y = x.reshape(len(x), in_channels * n) @ entries.reshape(in_channels * n, m * out_channels)
-    return y.reshape(len(x), m, out_channels).transpose(1, 2)
-
-
-def _product_back(gy: Tensor, entries: Tensor) -> Tensor:
-    """(batch, out_channels, m) to (batch, in_channels, n)."""
-    in_channels, n, m, out_channels = entries.shape
-    flat = gy.transpose(1, 2).reshape(len(gy), m * out_channels)
-    return (flat @ entries.reshape(in_channels * n, m * out_channels).T).reshape(len(gy), in_channels, n)
-
-
-def _power(p: np.ndarray, exponent: int) -> np.ndarray:
-    found, square = np.arange(len(p)), p
-    while exponent:
-        found = compose(square, found) if exponent % 2 else found
-        square, exponent = compose(square, square), exponent // 2
-    return found
+def _sum_and_difference(a: Tensor, b: Tensor) -> None:
+    """Put a + b and a - b into a and b."""
+    a += b
+    torch.sub(a, b, alpha=2, out=b)
 
 
 def _entries(p: np.ndarray, inputs: int) -> int:

@@ -132,7 +132,6 @@ class DenseKernel(Kernel):
         labels = tying.labels.T.astype("int64")
         blank = labels < 0
         self.padded, self.signed = bool(blank.any()), tying.signs is not None
-        self.untied = not self.signed and bool((tying.labels.ravel() == np.arange(tying.labels.size)).all())
         if tying.signs is not None:
             labels = labels + k * (tying.signs.T < 0)
         labels = np.where(blank, 2 * k if self.signed else k, labels)
@@ -188,9 +187,6 @@ class DenseKernel(Kernel):
         """The outputs, panel by panel."""
         (n, m), (out_channels, in_channels, _) = self.sizes, weight.shape
         signals = x.reshape(len(x), in_channels * n)
-        if self.untied:
-            matrix = weight.unflatten(2, (m, n)).transpose(1, 2).reshape(out_channels * m, in_channels * n)
-            return (signals @ matrix.T).reshape(len(x), out_channels, m), (matrix,)
         values = self.values(weight)
         y = x.new_empty(len(x), m * out_channels)
         for here, panel, _ in self._walk(values, expand=True):
@@ -201,8 +197,6 @@ class DenseKernel(Kernel):
         self, gy: Tensor, weight: Tensor, x: Tensor, kept: tuple[Tensor, ...], needs: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Each panel of the matrix's gradient is summed by orbits as soon as it is made."""
-        if self.untied:
-            return self._untied_gradients(gy, weight, x, kept[0], needs)
         (n, m), (out_channels, in_channels, k) = self.sizes, weight.shape
         flat = gy.transpose(1, 2).reshape(len(x), m * out_channels)
         signals = x.reshape(len(x), in_channels * n)
@@ -218,17 +212,6 @@ class DenseKernel(Kernel):
                 add_by_label(panel, labels, sums)
         gw = sums[:, :k] - sums[:, k : 2 * k] if self.signed else sums[:, :k]
         return gw.permute(2, 0, 1) if needs[0] else None, gx.reshape(x.shape) if needs[1] else None
-
-    def _untied_gradients(
-        self, gy: Tensor, weight: Tensor, x: Tensor, matrix: Tensor, needs: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Those of a plain layer: every entry is a weight of its own."""
-        (n, m), (out_channels, in_channels, _) = self.sizes, weight.shape
-        rows, gw = gy.reshape(len(gy), -1), None
-        if needs[0]:
-            gw = rows.T @ x.reshape(len(x), -1)
-            gw = gw.reshape(out_channels, m, in_channels, n).transpose(1, 2).reshape(weight.shape)
-        return gw, (rows @ matrix).reshape(x.shape) if needs[1] else None
 
     def _walk(self, values: Tensor, *, expand: bool) -> Any:
         """Columns, the panel of the matrix there (one memory for all), and its labels."""

@@ -40,8 +40,8 @@ class TiedLinear(nn.Module):
         in_channels: Channels of the input; each pair of channels has its own K weights.
         out_channels: Channels of the output.
         bias: Whether to add one bias for each orbit of outputs.
-        kernel: "auto" for the one expected to be cheapest, or "dense", "halves", "blocks", "fourier",
-            "im2col". All compute the same function up to rounding.
+        kernel: "auto" for the one expected to be cheapest, or "dense", "untied", "rows", "halves",
+            "blocks", "fourier", "im2col". All compute the same function up to rounding.
         balanced: Store ``weight * sqrt(entries in a row)`` instead of the weight.
         seed: Of the initial weights; give each layer of a network its own.
         device: Of the parameters.

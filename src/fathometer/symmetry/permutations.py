@@ -72,6 +72,15 @@ def invert(p: Permutation) -> Permutation:
     return inverse
 
 
+def power(p: Permutation, exponent: int) -> Permutation:
+    """``p`` applied ``exponent`` times, by repeated squaring."""
+    found, square = np.arange(len(p)), p
+    while exponent:
+        found = compose(square, found) if exponent % 2 else found
+        square, exponent = compose(square, square), exponent // 2
+    return found
+
+
 def is_identity(p: Permutation) -> bool:
     """Whether nothing moves."""
     return bool((p == np.arange(len(p))).all())

@@ -4,16 +4,19 @@ No timing is involved, so the choice, and with it every bit of the result, is th
 every machine. The dense kernel is kept unless another is expected to be clearly cheaper.
 """
 
+import numpy as np
 from torch import nn
 
 from fathometer.errors import InputError
+from fathometer.symmetry.action import Action
 from fathometer.symmetry.blocks import LARGEST_BASIS, BlockKernel, Term, block_terms, orbit_terms, terms_cost
 from fathometer.symmetry.fourier import FourierKernel, abelian_coordinates
 from fathometer.symmetry.halves import HalvesKernel, halves_cost, involution
 from fathometer.symmetry.kernels import DenseKernel
+from fathometer.symmetry.rows import RowsKernel, UntiedKernel, free_subgroup
 from fathometer.symmetry.tying import Tying
 
-KERNELS = ("auto", "dense", "halves", "blocks", "fourier", "im2col")
+KERNELS = ("auto", "dense", "untied", "halves", "rows", "blocks", "fourier", "im2col")
 WORTHWHILE = 0.5
 """Share of the dense cost that another kernel must stay below."""
 
@@ -43,8 +46,21 @@ def plan(name: str, tying: Tying, in_channels: int, out_channels: int) -> nn.Mod
         raise InputError(f'kernel is "{name}", but the tying is signed or empty; only "dense" computes it.')
     if name == "im2col":
         return BlockKernel(tying, orbit_terms(tying), "im2col")
+    if name == "rows":
+        return RowsKernel(tying, free_subgroup(tying.action, tying.sizes))
+    if name == "untied":
+        if not _is_untied(tying):
+            raise InputError(
+                f'kernel is "untied", but the entries are not {tying.labels.size} weights in their order.'
+            )
+        return UntiedKernel(tying)
     if tying.action is None:
         raise InputError(f'kernel is "{name}", but the tying knows no action; choose "dense" or "im2col".')
+    return _of_the_group(name, tying, tying.action)
+
+
+def _of_the_group(name: str, tying: Tying, action: Action) -> nn.Module:
+    """A kernel that needs to know the group."""
     if name == "blocks":
         terms = _basis(tying)
         if terms is None:
@@ -54,11 +70,11 @@ def plan(name: str, tying: Tying, in_channels: int, out_channels: int) -> nn.Mod
             )
         return BlockKernel(tying, terms)
     if name == "halves":
-        pair = involution(tying.action)
+        pair = involution(action)
         if pair is None:
             raise InputError('kernel is "halves", but no element of order two was found in the group.')
         return HalvesKernel(tying, pair)
-    coordinates = abelian_coordinates(tying.action)
+    coordinates = abelian_coordinates(action)
     if coordinates is None:
         raise InputError(
             'kernel is "fourier", but no abelian subgroup that is semi-regular on both sides was found.'
@@ -69,6 +85,8 @@ def plan(name: str, tying: Tying, in_channels: int, out_channels: int) -> nn.Mod
 def _cheapest(tying: Tying, in_channels: int, out_channels: int) -> nn.Module:
     n, m = tying.sizes
     dense = float(n * m * in_channels * out_channels)
+    if tying.signs is None and _is_untied(tying):
+        return UntiedKernel(tying)
     if tying.signs is not None or tying.num_orbits == 0 or WORTHWHILE * dense < OVERHEAD:
         return DenseKernel(tying)
     choices: list[tuple[float, str, object]] = []
@@ -95,9 +113,15 @@ def _halves_or_dense(tying: Tying, in_channels: int, out_channels: int) -> nn.Mo
     pair = None if tying.action is None else involution(tying.action)
     n, m = tying.sizes
     dense = float(n * m * in_channels * out_channels)
-    if pair is None or halves_cost(pair, in_channels, out_channels) + OVERHEAD > LARGEST_HALF * dense:
-        return DenseKernel(tying)
-    return HalvesKernel(tying, pair)
+    if pair is not None and halves_cost(pair, in_channels, out_channels) + OVERHEAD <= LARGEST_HALF * dense:
+        return HalvesKernel(tying, pair)
+    rows = RowsKernel(tying, free_subgroup(tying.action, tying.sizes))
+    return rows if len(rows.moved) > 1 or rows.entries.by_runs else DenseKernel(tying)
+
+
+def _is_untied(tying: Tying) -> bool:
+    """Whether the weights are the matrix, entry by entry."""
+    return tying.num_orbits == tying.labels.size and bool((np.diff(tying.labels.ravel()) == 1).all())
 
 
 def _basis(tying: Tying) -> list[Term] | None:

@@ -7,8 +7,10 @@ gradient the same backwards. Set layers, the 15 operations on pairs, arrays and 
 are of this kind.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,10 +32,10 @@ class View:
     blocks: tuple[tuple[int, ...], tuple[int, ...]]
     inside: tuple[tuple[int, ...], tuple[int, ...]]
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of blocks."""
-        return int(np.prod(self.blocks[0]))
+        return math.prod(self.blocks[0])
 
     def of(self, x: Tensor) -> Tensor:
         """The view (batch, channels, *blocks, *inside) of a contiguous (batch, channels, size)."""
@@ -52,6 +54,10 @@ class View:
         """Add (batch, channels, C) to every index of the blocks, in place."""
         shape = (*x.shape[:2], *self.blocks[0], *(1 for _ in self.inside[0]))
         self.of(x).add_(values.reshape(shape))
+
+    def is_all(self, size: int) -> bool:
+        """Whether it is all indices as one block."""
+        return self.offset == 0 and self.count == 1 and self.inside == ((size,), (1,))
 
     def covers(self, size: int) -> bool:
         """Whether it is the signal itself."""
@@ -101,39 +107,48 @@ def views_of(term: Any) -> tuple[View, View] | None:
 class StridedTerms:
     """A sum of terms pool, mix channels, broadcast, where all pools and broadcasts are views."""
 
-    def __init__(self, sources: list[View], groups: list[tuple[View, list[tuple[int, int]]]]) -> None:
-        self.sources = sources
-        # groups: a view of the outputs, then (number of the term, number of its source)
-        self.groups = groups
+    def __init__(
+        self,
+        sources: list[View],
+        groups: list[tuple[View, list[tuple[int, int]]]],
+        sizes: tuple[int, int],
+    ) -> None:
+        # groups: a view of the outputs, then (number of the term, number of its source); the sources
+        # and groups that are the signal itself come first
+        self.sources, self.groups = sources, groups
+        self.whole_in, self.whole_out = sources[0].covers(sizes[0]), groups[0][0].covers(sizes[1])
+        # what is the same for all indices is the start of the product that writes them
+        self.all_in = next((i for i, v in enumerate(sources) if v.is_all(sizes[0]) and self.whole_in), None)
+        self.all_out = next(
+            (i for i, (v, _) in enumerate(groups) if v.is_all(sizes[1]) and self.whole_out), None
+        )
 
     @classmethod
-    def found(cls, terms: Sequence[Any], outputs: int) -> "StridedTerms | None":
+    def found(cls, terms: Sequence[Any], sizes: tuple[int, int]) -> "StridedTerms | None":
         """From terms of a basis; None if one of them does not lie regularly."""
-        sources: dict[View, int] = {}
+        found = [term.views for term in terms]
+        if not found or None in found:
+            return None
+        sources = sorted({source for source, _ in found}, key=lambda v: not v.covers(sizes[0]))
+        number = {source: i for i, source in enumerate(sources)}
         groups: dict[View, list[tuple[int, int]]] = {}
-        for t, term in enumerate(terms):
-            found = term.views
-            if found is None:
-                return None
-            source, target = found
-            groups.setdefault(target, []).append((t, sources.setdefault(source, len(sources))))
-        # the finest outputs first: they are written, the others added
-        ordered = sorted(groups.items(), key=lambda item: not item[0].covers(outputs))
-        return cls(list(sources), ordered)
+        for t, (source, target) in enumerate(found):
+            groups.setdefault(target, []).append((t, number[source]))
+        ordered = sorted(groups.items(), key=lambda item: not item[0].covers(sizes[1]))
+        return cls(sources, ordered, sizes)
 
     def compute(self, coefficients: Tensor, x: Tensor, outputs: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """From coefficients (terms, out_channels, in_channels) and a contiguous signal."""
         pooled = tuple(source.pool(x) for source in self.sources)
-        y: Tensor | None = None
-        for target, members in self.groups:
-            mixed = _mixed(*_side_by_side(coefficients, pooled, members))
-            if y is None and target.covers(outputs):
-                y = mixed
-                continue
-            y = x.new_zeros(len(x), coefficients.shape[1], outputs) if y is None else y
-            target.add(mixed, y)
-        if y is None:
+        parts = [_side_by_side(coefficients, pooled, members) for _, members in self.groups]
+        start = None if self.all_out is None else _mixed(*parts[self.all_out])
+        if self.whole_out:
+            y = _mixed(*parts[0], start)
+        else:
             y = x.new_zeros(len(x), coefficients.shape[1], outputs)
+        for i in range(int(self.whole_out), len(parts)):
+            if i != self.all_out:
+                self.groups[i][0].add(_mixed(*parts[i]), y)
         return y, pooled
 
     def gradients(
@@ -141,52 +156,50 @@ class StridedTerms:
     ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of the coefficients and of the signal, from a contiguous ``gy``."""
         by_coefficient = torch.empty_like(coefficients)
-        by_pool: list[Tensor | None] = [None] * len(self.sources)
+        by_source: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.sources]
         for target, members in self.groups:
             g = target.pool(gy)
-            matrix, signals = _side_by_side(coefficients, pooled, members)
             if needs[0]:
-                sums = _correlated(g, signals).unflatten(1, (len(members), -1))
-                for i, (t, _) in enumerate(members):
-                    by_coefficient[t] = sums[:, i]
-            if needs[1]:
-                back = _mixed(matrix.T, g).unflatten(1, (len(members), -1))
-                for i, (_, s) in enumerate(members):
-                    before = by_pool[s]
-                    by_pool[s] = back[:, i] if before is None else before + back[:, i]
-        gx = self._spread(by_pool, x) if needs[1] else None
+                signals = [pooled[s] for _, s in members]
+                sums = _correlated(g, signals[0] if len(signals) == 1 else torch.cat(signals, dim=1))
+                by_coefficient[[t for t, _ in members]] = sums.unflatten(1, (len(members), -1)).transpose(
+                    0, 1
+                )
+            for t, s in members:
+                by_source[s].append((coefficients[t].T, g))
+        gx = self._spread(by_source, x) if needs[1] else None
         return by_coefficient if needs[0] else None, gx
 
-    def _spread(self, by_pool: Sequence[Tensor | None], x: Tensor) -> Tensor:
-        pairs = sorted(zip(self.sources, by_pool, strict=True), key=lambda p: not p[0].covers(x.shape[2]))
-        gx: Tensor | None = None
-        for source, g in pairs:
-            if g is None:
-                continue
-            if gx is None and source.covers(x.shape[2]):
-                gx = g.contiguous()
-                continue
-            gx = torch.zeros_like(x) if gx is None else gx
-            source.add(g, gx)
-        return torch.zeros_like(x) if gx is None else gx
+    def _spread(self, by_source: Sequence[Sequence[tuple[Tensor, Tensor]]], x: Tensor) -> Tensor:
+        parts = [_stacked(*zip(*found, strict=True)) for found in by_source]
+        start = None if self.all_in is None else _mixed(*parts[self.all_in])
+        gx = _mixed(*parts[0], start) if self.whole_in else torch.zeros_like(x)
+        for i in range(int(self.whole_in), len(parts)):
+            if i != self.all_in:
+                self.sources[i].add(_mixed(*parts[i]), gx)
+        return gx
 
 
 def _side_by_side(
     coefficients: Tensor, pooled: Sequence[Tensor], members: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor]:
     """The matrices and signals of the terms of one group, as one matrix and one signal."""
-    if len(members) == 1:
-        ((term, source),) = members
-        return coefficients[term], pooled[source]
-    matrix = torch.cat([coefficients[t] for t, _ in members], dim=1)
-    return matrix, torch.cat([pooled[s] for _, s in members], dim=1)
+    return _stacked([coefficients[t] for t, _ in members], [pooled[s] for _, s in members])
 
 
-def _mixed(matrix: Tensor, signals: Tensor) -> Tensor:
-    """``matrix @ signals`` in every example; one product where each has a single column."""
+def _stacked(matrices: Sequence[Tensor], signals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    if len(matrices) == 1:
+        return matrices[0], signals[0]
+    return torch.cat(list(matrices), dim=1), torch.cat(list(signals), dim=1)
+
+
+def _mixed(matrix: Tensor, signals: Tensor, start: Tensor | None = None) -> Tensor:
+    """``start + matrix @ signals`` in every example; one product where each has a single column."""
     if signals.shape[2] == 1:
-        return (signals[:, :, 0] @ matrix.T)[:, :, None]
-    return torch.bmm(matrix.expand(len(signals), *matrix.shape), signals)
+        y = (signals[:, :, 0] @ matrix.T)[:, :, None]
+        return y if start is None else y + start
+    matrices = matrix.expand(len(signals), *matrix.shape)
+    return torch.bmm(matrices, signals) if start is None else torch.baddbmm(start, matrices, signals)
 
 
 def _correlated(g: Tensor, signals: Tensor) -> Tensor:
