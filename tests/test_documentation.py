@@ -72,3 +72,19 @@ def test_a_block_that_fails_is_shown(execute, tmp_path):
     page.write_text("```python\nprint(undefined)\n```\n")
     report, _ = execute.run(page)
     assert "NameError" in report and "line 2" in report
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in (ROOT / "tests").glob("*/TRAPS.md")))
+def test_every_trap_names_tests_that_are_there(room):
+    rows = (ROOT / "tests" / room / "TRAPS.md").read_text("utf-8").splitlines()
+    rows = [row for row in rows if row.startswith("|") and not set(row) <= set("|-: ")][1:]
+    assert rows
+    lost = []
+    for row in rows:
+        named = re.findall(r"([\w/]+\.py)::(test_\w+)", row)
+        lost += [] if named else [f"no test: {row[:60]}"]
+        for file, test in named:
+            places = [p for p in (ROOT / "tests").rglob(Path(file).name) if str(p).endswith(file)]
+            if not any(re.search(rf"^def {test}\(", p.read_text("utf-8"), re.MULTILINE) for p in places):
+                lost.append(f"{file}::{test}")
+    assert lost == []
