@@ -108,9 +108,7 @@ class Heads:
         if (matrices is None) == (seed is None):
             raise InputError("pass either matrices, one for each pair, or seed.")
         if matrices is None:
-            if not condition >= 1:
-                raise InputError(f"condition is {condition!r}; a number of at least 1 is needed.")
-            matrices = [self._drawn(pair.size, condition, seed or 0, i) for i, pair in enumerate(self.pairs)]
+            matrices = self._drawn(condition, seed or 0)
         moved = copy.deepcopy(self.model)
         for i, (pair, A) in enumerate(zip(self.pairs, matrices, strict=True)):
             if tuple(A.shape) != (pair.size, pair.size) or not float(torch.linalg.det(A.double()).abs()) > 0:
@@ -126,12 +124,16 @@ class Heads:
         check_same_function(self.model, moved, self.example_inputs)
         return moved
 
-    @staticmethod
-    def _drawn(d: int, condition: float, seed: int, i: int) -> Tensor:
-        draw = numpy_generator(seed, "heads", i)
-        U, V = (torch.linalg.qr(torch.from_numpy(draw.standard_normal((d, d))))[0] for _ in range(2))
-        half = 0.5 * torch.log(torch.tensor(condition, dtype=torch.float64))
-        return U @ torch.diag(torch.linspace(-1.0, 1.0, d, dtype=torch.float64).mul(half).exp()) @ V
+    def _drawn(self, condition: float, seed: int) -> list[Tensor]:
+        if not condition >= 1:
+            raise InputError(f"condition is {condition!r}; a number of at least 1 is needed.")
+        matrices = []
+        for i, pair in enumerate(self.pairs):
+            d, draw = pair.size, numpy_generator(seed, "heads", i)
+            U, V = (torch.linalg.qr(torch.from_numpy(draw.standard_normal((d, d))))[0] for _ in range(2))
+            exponents = torch.linspace(-0.5, 0.5, d, dtype=torch.float64)
+            matrices.append(U @ torch.diag(condition**exponents) @ V)
+        return matrices
 
 
 def transform(model: nn.Module, side: Side, A: Tensor) -> None:
@@ -217,6 +219,10 @@ class _Walk:
             self.attentions |= {node, scores}
             q, k, v = (self.labels.get(t) for t in (*scores.args[:2], node.args[1]))
             return self._attention(node, q, None if k is None else k.transpose(-1, -2), v)
+        return self._moved(node, name)
+
+    def _moved(self, node: Any, name: str) -> Any:
+        """The numbers after an operation that only moves them; None if they are not known any more."""
         known = self.labels.get(node.args[0]) if node.args and hasattr(node.args[0], "op") else None
         if known is None:
             return None

@@ -46,22 +46,25 @@ def shifts(nodes: Any) -> dict[Any, tuple[Any, int]]:
     """
     found = {}
     for node in nodes:
-        name = name_of(node)
-        if name == "scaled_dot_product_attention":
-            layer = _source(node.args[1], node)
-            if layer is not None:
-                found[node] = (layer, -2)
-        elif name in ("softmax", "_softmax") and _last_axis(node):
-            scores = _through(node.args[0], node, SCORES)
-            if scores is not None and name_of(scores) in ("matmul", "bmm"):
-                layer = _source(scores.args[1], scores)
-                if layer is not None:
-                    found[scores] = (layer, -1)
-        elif name == "batch_norm" and (node.args[5] or node.args[3] is None):
-            layer = _source(node.args[0], node)
-            if layer is not None:
-                found[node] = (layer, 0)
+        blind, value, axis = _blind(node)
+        layer = None if blind is None else _source(value, blind)
+        if layer is not None:
+            found[blind] = (layer, axis)
     return found
+
+
+def _blind(node: Any) -> tuple[Any, Any, int]:
+    """The operation that does not see a constant (None if there is none), its argument, and the axis."""
+    name = name_of(node)
+    if name == "scaled_dot_product_attention":
+        return node, node.args[1], -2
+    if name in ("softmax", "_softmax") and _last_axis(node):
+        scores = _through(node.args[0], node, SCORES)
+        if scores is not None and name_of(scores) in ("matmul", "bmm"):
+            return scores, scores.args[1], -1
+    if name == "batch_norm" and (node.args[5] or node.args[3] is None):
+        return node, node.args[0], 0
+    return None, None, 0
 
 
 def _last_axis(node: Any) -> bool:

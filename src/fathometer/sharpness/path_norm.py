@@ -111,12 +111,10 @@ class _Paths:
             return node.target(*arguments, **options)
         if name in ("add", "add_"):
             return self._size(arguments[0]) + self._size(arguments[1]) * self._size(options.get("alpha", 1))
-        if name in ("mul", "div") and self._is_linear(node):
-            scale = self._size(arguments[1])
-            if name == "mul":
-                return arguments[0] * scale
-            if isinstance(node.args[1], int | float):
-                return arguments[0] / scale
+        if name == "mul" and self._is_linear(node):
+            return arguments[0] * self._size(arguments[1])
+        if name == "div" and isinstance(node.args[1], int | float) and self._is_linear(node):
+            return arguments[0] / self._size(arguments[1])
         rule = _RULES.get(name)
         if rule is None:
             raise CapabilityError(

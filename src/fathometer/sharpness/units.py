@@ -8,6 +8,7 @@ operations in the same way form a class; any permutation of a class, in all of i
 
 import copy
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -326,18 +327,18 @@ def _classes(reader: UnitReader) -> tuple[UnitClass, ...]:
     classes: dict[Any, list[int]] = {}
     for g, places in where.items():
         if g not in pinned:
-            counts: dict[tuple[str, int], int] = {}
-            for name, axis, _ in places:
-                counts[name, axis] = counts.get((name, axis), 0) + 1
+            counts = Counter((name, axis) for name, axis, _ in places)
             key = (tuple(sorted(counts.items())), tuple(history.get(g, ())))
             classes.setdefault(key, []).append(g)
-    found = []
-    for (signature, _), members in classes.items():
-        if len(members) < 2:
-            continue
-        places = []
-        for (name, axis), _ in signature:
-            rows = [[p for n, a, p in where[g] if (n, a) == (name, axis)] for g in members]
-            places.append((name, axis, torch.tensor(rows)))
-        found.append(UnitClass(len(members), tuple(places)))
-    return tuple(found)
+    return tuple(
+        UnitClass(len(members), tuple((*axis, _positions(axis, members, where)) for axis, _ in signature))
+        for (signature, _), members in classes.items()
+        if len(members) > 1
+    )
+
+
+def _positions(
+    axis: tuple[str, int], members: list[int], where: dict[int, list[tuple[str, int, int]]]
+) -> Tensor:
+    """Positions of the members along an axis of a tensor, one row each."""
+    return torch.tensor([[at for *place, at in where[g] if tuple(place) == axis] for g in members])

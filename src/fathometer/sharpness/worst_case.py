@@ -278,9 +278,7 @@ def _average(
     )
 
 
-def check_region(
-    surface: Place, radius: float, starts: int, steps: int, nonnegative: bool = True
-) -> None:
+def check_region(surface: Place, radius: float, starts: int, steps: int, nonnegative: bool = True) -> None:
     """Refuse a neighborhood that is none, and a negative loss where a measure divides by 1 + loss."""
     if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
         raise InputError(f"radius is {radius!r}; a positive number is needed.")
