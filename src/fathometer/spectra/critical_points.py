@@ -114,11 +114,7 @@ def critical_points(
     check_positive("tolerance", tolerance)
     check_seed(seed)
     limit = ATTEMPTS * count if attempts is None else attempts
-    for name, number in (("count", count), ("attempts", limit), ("steps", steps)):
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"{name} is {number!r}; at least 1 is needed.")
-    if method not in (None, *get_args(Method)):
-        raise InputError(f"method is {method!r}; it is 'pinned' or 'gradient_norm'.")
+    _check_numbers(method, count=count, attempts=limit, steps=steps)
     factory, one = _factory(surface_or_factory)
     if one is not None:
         _check_index(index, one.size)
@@ -141,15 +137,12 @@ def critical_points(
             new = row is not None and (index is None or row.negative == index)
             if row is not None and new and len(rows) < count and not (one and _known(row, rows)):
                 rows.append(row)
-    notes = []
-    if len(rows) < count:
-        notes.append(f"{len(rows)} of {count} points found in {attempt} searches; allow more attempts.")
-    if refused:
-        notes.append(f"{refused} searches ended at a small gradient that is no critical point; refused.")
+    short = f"{len(rows)} of {count} points found in {attempt} searches; allow more attempts."
+    flat = f"{refused} searches ended at a small gradient that is no critical point; refused."
     return CriticalPoints(
         title=f"critical points with a gradient below {tolerance:.1e}",
         rows=tuple(rows),
-        notes=tuple(notes),
+        notes=(short,) * (len(rows) < count) + (flat,) * (refused > 0),
         attempts=attempt,
         refused=refused,
     )
@@ -164,6 +157,14 @@ class _Wanted:
     tolerance: float
     steps: int
     seed: int
+
+
+def _check_numbers(method: Method | None, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"{name} is {number!r}; at least 1 is needed.")
+    if method not in (None, *get_args(Method)):
+        raise InputError(f"method is {method!r}; it is 'pinned' or 'gradient_norm'.")
 
 
 def _check_index(index: int | None, size: int) -> None:
