@@ -88,8 +88,8 @@ def test_a_residual_network_has_one_rescaling_for_each_channel_of_the_stage_and_
     torch.manual_seed(3)
     model = Stage()
     model.norm.running_mean.normal_()
-    # two channels of the stage, three inside; before the normalization, for each of its two channels, the scale
-    # of the kernel against that of the normalization, and the one bias against the other
+    # two channels of the stage, three inside; before the normalization, for each of its two channels, the
+    # scale of the kernel against that of the normalization, and the one bias against the other
     x = torch.randn(60, 1, 4, 4)
     found = counts(zero_modes(measured(model, "cross_entropy", x, torch.arange(60) % 3)))
     assert found["rescaling"] >= 2 + 3 + 2 + 2 and found["shift of the softmax"] == 3

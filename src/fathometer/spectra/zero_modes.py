@@ -129,12 +129,17 @@ def _slices(surface: LossSurface) -> Tensor:
 
 
 def _random_inputs(surface: LossSurface, count: int, seed: int) -> tuple[Tensor, ...]:
-    """Inputs like those of the surface: normal with their spread, or their whole numbers anew."""
+    """Normal inputs of 1 to 100 times the spread of the surface's own, or its whole numbers anew.
+
+    Wide, so that units switch which do not on the data: those are facts of the data, not of the network.
+    """
     random, found = generator(seed, "zero modes"), []
+    wide = 10.0 ** (2 * torch.rand(count, generator=random, dtype=torch.float64))
     for given in surface.example_inputs(min(surface.examples, 256)):
         if given.is_floating_point():
             noise = torch.randn(count, *given.shape[1:], generator=random, dtype=torch.float64)
             spread = float(given.std()) if given.numel() > 1 else 1.0
+            noise *= wide.view(-1, *(1,) * (given.ndim - 1))
             found.append((float(given.mean()) + (spread or 1.0) * noise).to(given))
         else:
             values = given.flatten()
