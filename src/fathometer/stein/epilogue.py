@@ -1,4 +1,5 @@
 # ruff: noqa: ANN001, ANN201, ANN202 - the compiler infers the types
+# pyright: reportMissingParameterType=false
 """Compiled inner loops of the Stein Gram engine (numba).
 
 Everything a Stein kernel needs of a pair is four numbers: the squared distances

@@ -225,8 +225,7 @@ class SteinGram:
 
     def _block(self, rows: list[_Side], columns: list[_Side], out: np.ndarray | None = None) -> np.ndarray:
         """The Stein kernel between two sides, added to ``out``, which holds zeros."""
-        if out is None:
-            out = np.zeros((len(rows[0].Z), len(columns[0].Z)), self.dtype)
+        total = np.zeros((len(rows[0].Z), len(columns[0].Z)), self.dtype) if out is None else out
         fill = self._fill_direct if self.direct else self._fill_products
         for which, radial in enumerate(self.kernel):
             a, b = rows[which], columns[which]
@@ -234,13 +233,13 @@ class SteinGram:
                 own, other = ((s.B * s.Y).sum(1) for s in (a, b))
                 part = (a.B @ b.B.T) * (1 + a.Z @ b.Z.T) + own[:, None] + other + radial.trace
             elif a.M is not None:
-                part = np.zeros_like(out)
+                part = np.zeros_like(total)
                 fill(radial, which, a, b, part)
             else:
-                fill(radial, which, a, b, out)
+                fill(radial, which, a, b, total)
                 continue
-            out += part if a.M is None or b.M is None else a.M[:, None] * part * b.M
-        return out.astype(np.float64, copy=False)
+            total += part if a.M is None or b.M is None else a.M[:, None] * part * b.M
+        return total.astype(np.float64, copy=False)
 
     def _fill_direct(self, radial: Radial, which: int, a: _Side, b: _Side, out: np.ndarray) -> None:
         from fathometer.stein.epilogue import fill_direct
