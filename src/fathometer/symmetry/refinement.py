@@ -256,6 +256,15 @@ def _mix(trace: np.uint64, value: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
+def _sum_words(colors: np.ndarray, words: np.ndarray, cell: np.ndarray, sums: np.ndarray) -> None:
+    """For each vertex, the sum of the words of its colors to the vertices of a cell."""
+    sums[:] = np.uint64(0)
+    for w in cell:
+        for v in range(len(sums)):
+            sums[v] += words[colors[w, v]]
+
+
+@njit(cache=True, nogil=True)
 def _refine(
     colors: np.ndarray,
     words: np.ndarray,
@@ -280,12 +289,7 @@ def _refine(
         head = (head + 1) % n
         count -= 1
         waiting[s] = False
-        for v in range(n):
-            sums[v] = np.uint64(0)
-        for j in range(s, s + length[s]):
-            w = order[j]
-            for v in range(n):
-                sums[v] += words[colors[w, v]]
+        _sum_words(colors, words, order[s : s + length[s]], sums)
         trace = _mix(trace, np.uint64(s))
         at = 0
         while at < n:
