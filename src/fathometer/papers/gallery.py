@@ -167,8 +167,8 @@ def _ran(paper: str, large: Mapping[str, Any]) -> str:
     """How many of a paper's items that have a larger published size passed at it."""
     keys = [key for key, entry in entries().items() if entry.paper == paper and entry.larger]
     ran = [large[key] for key in keys if key in large]
-    if not keys:
-        return "the same"
+    if not ran:
+        return "not run" if keys else "the same"
     passed = sum(one["verdict"] == "passed" for one in ran)
     return f"{passed} of {len(ran)} pass" + (
         f", {len(keys) - len(ran)} not run" if len(ran) < len(keys) else ""
