@@ -195,13 +195,22 @@ def dense_tying(action: Action) -> Tying:
     if action.signs is None:
         labels = pair_orbits(action.inputs, action.outputs, action.sizes)
         bias = orbit_labels(action.outputs, action.sizes.outputs)
-        return Tying(labels, bias, action=action, design="dense")
+        return _trusted(labels, bias, action)
     labels, signs = signed_pair_orbits(action.inputs, action.outputs, action.signs, action.sizes)
     still = [np.zeros(1, dtype=np.int64)] * len(action.outputs)
     ones = [np.ones(1, dtype=np.int8)] * len(action.outputs)
     sides = (1, action.sizes.outputs)
     bias, bias_signs = signed_pair_orbits(still, action.outputs, (ones, action.signs.outputs), sides)
     return Tying(labels, bias[:, 0], signs=signs, bias_signs=bias_signs[:, 0], action=action, design="dense")
+
+
+def _trusted(labels: np.ndarray, bias: np.ndarray, action: Action) -> Tying:
+    """A dense design whose labels are by construction what `Tying` would check: most of a small one's time."""
+    tying = Tying.__new__(Tying)
+    tying.labels, tying.signs = labels, None
+    tying._bias, tying.bias_signs = bias.astype(np.int32), None
+    tying.action, tying.design = action, "dense"
+    return tying
 
 
 def keep_orbits(dense: Tying, kept: Sequence[int], design: str) -> Tying:
