@@ -8,6 +8,7 @@ import textwrap
 from importlib import import_module
 
 import pytest
+import torch
 
 ROOMS = (
     "spectra",
@@ -84,8 +85,19 @@ def gaps(function, where):
         yield f"{where}: says nothing of {', '.join(silent)}"
     if unknown := sorted((listed or set()) - set(takes)):
         yield f"{where}: explains {', '.join(unknown)}, which it does not take"
+    if shapeless(function):
+        yield f"{where}: returns {function.__annotations__['return']} of a shape that it does not say"
     if unsaid := sorted(raised(function) - (entries(text, "Raises") or set())):
         yield f"{where}: raises {', '.join(unsaid)}, and does not say so"
+
+
+def shapeless(function):
+    """Whether it returns arrays of which neither the type nor the docstring says the shape."""
+    kind, text = str(function.__annotations__.get("return", "")), inspect.getdoc(function) or ""
+    if not re.search("Tensor|ndarray", kind) or re.search(r"Float|Int|Bool|dict\[", kind):
+        return False
+    words = r"0-d|any shape|in its shape|same shape|same kind|scalar|vector|matrix"
+    return not re.search(rf"\([^()]*\b\w+(, [^()]*)?,?\)|{words}", text)
 
 
 def parts(owner, where):
@@ -161,6 +173,14 @@ def test_the_check_sees_gaps():
         "f: says nothing of second",
         "f: raises InputError, and does not say so",
     ]
+
+    def array(n: int) -> torch.Tensor:
+        """A tensor of ``n`` numbers."""
+        return torch.zeros(n)
+
+    assert list(gaps(array, "f")) == ["f: returns <class 'torch.Tensor'> of a shape that it does not say"]
+    array.__doc__ = "A tensor (n,) of ``n`` numbers."
+    assert list(gaps(array, "f")) == []
 
     @dataclasses.dataclass
     class Plain:

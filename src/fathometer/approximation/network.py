@@ -194,7 +194,7 @@ class SkipNetwork:
         return dict(zip(indices.tolist(), weights.tolist(), strict=True)), self._constant
 
     def table(self) -> dict[str, np.ndarray]:
-        """All weights as arrays: row pointers, indices, weights, biases and kinds.
+        """All weights as arrays: row pointers (units + 2,), indices, weights, biases and kinds.
 
         Rows are the units in order, then the output; ``steps`` marks step units.
         """

@@ -43,7 +43,7 @@ class Quadrature:
     products: int
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """All nodes ascending, and their shares of the whole spectrum, which sum to one."""
+        """All nodes (m,) ascending, and their shares (m,) of the whole spectrum, which sum to one."""
         probes, r = len(self.nodes), len(self.exact)
         rest = self.weights.flatten() * ((self.size - r) / (self.size * probes))
         nodes = torch.cat([self.nodes.flatten(), self.exact.to(self.nodes)])

@@ -112,7 +112,7 @@ class SharpnessLog:
         return {"rows": [dict(row.items()) for row in self.rows], "notes": list(self.notes)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the readings of a checkpoint in place of those so far."""
+        """Take the readings of a checkpoint (``state_dict``) in place of those so far."""
         self.rows = [Row(**cells) for cells in state_dict["rows"]]
         self.notes = list(state_dict["notes"])
 

@@ -81,7 +81,7 @@ class ClassSplit(Result):
         )
 
     def eigenvalues(self, term: str) -> Tensor:
-        """Eigenvalues of a term that are not zero, descending."""
+        """Eigenvalues (k,) of a term that are not zero, descending."""
         F = self.factor(term)
         return torch.linalg.eigvalsh(F.T @ F).flip(0).clamp(min=0.0)
 

@@ -99,7 +99,7 @@ class FreeSum(Result):
         return np.interp((np.arange(count) + 0.5) / count, share, x)
 
     def grid(self, points: int = 401) -> np.ndarray:
-        """At least ``points`` places that cover the support, dense where both spectra's eigenvalues are."""
+        """Places (m,), ``points`` or more, over the support, dense where both spectra's eigenvalues are."""
         ends = [part[0].min() for part in (self.first, self.second)]
         tops = [part[0].max() for part in (self.first, self.second)]
         spread = math.sqrt(self.variance)

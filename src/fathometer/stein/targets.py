@@ -141,7 +141,7 @@ class SurfacePosterior(Posterior):
             )
         self.center = middle.detach().double()
 
-    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def both(self, x: Float[Tensor, "k P"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k P"]]:
         """Log densities and scores at points ``x``, over all examples."""
         value, gradient = self.prior(x)
         scale = self.examples / self.temperature
@@ -149,7 +149,7 @@ class SurfacePosterior(Posterior):
         slope = torch.stack([_read(self.surface.gradient(self._theta(point))) for point in x])
         return value - scale * energy, gradient - scale * slope
 
-    def bend(self, x: Tensor, v: Tensor) -> Tensor:
+    def bend(self, x: Float[Tensor, "k P"], v: Float[Tensor, "k P"]) -> Float[Tensor, "k P"]:
         """The Hessians of the log density at points ``x``, times vectors ``v``."""
         scale = self.examples / self.temperature
         products = [
@@ -158,20 +158,20 @@ class SurfacePosterior(Posterior):
         ]
         return -scale * torch.stack(products) - self.precision * v
 
-    def prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def prior(self, x: Float[Tensor, "k P"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k P"]]:
         """Log densities and scores of the Gaussian prior at points ``x``."""
         away = x.detach() - self.center
         return -0.5 * self.precision * away.square().sum(1), -self.precision * away
 
-    def log_prior(self, x: Tensor) -> Tensor:
+    def log_prior(self, x: Float[Tensor, "k P"]) -> Float[Tensor, " k"]:
         """Log densities of the Gaussian prior at points ``x``."""
         return self.prior(x)[0]
 
-    def terms(self, x: Tensor, rows: Tensor) -> Tensor:
+    def terms(self, x: Float[Tensor, " P"], rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """Minus the losses of the examples ``rows`` at the point ``x``, over the temperature."""
         return -_read(self.surface.select(rows).losses(self._theta(x))) / self.temperature
 
-    def batch_gradient(self, x: Tensor, rows: Tensor) -> Tensor:
+    def batch_gradient(self, x: Float[Tensor, "k P"], rows: Int[Tensor, "k m"]) -> Float[Tensor, "k P"]:
         """The gradient at points ``x`` of the sum of the terms of ``rows``, other examples for each point."""
         slopes = [
             _read(self.surface.select(at).gradient(self._theta(point)))
@@ -179,7 +179,7 @@ class SurfacePosterior(Posterior):
         ]
         return -torch.stack(slopes) * (rows.shape[1] / self.temperature)
 
-    def each_gradient(self, x: Tensor, rows: Tensor) -> Tensor:
+    def each_gradient(self, x: Float[Tensor, " P"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m P"]:
         """The gradient of each of the terms of ``rows`` at one point ``x``."""
         return torch.cat([self.batch_gradient(x[None], row.reshape(1, 1)) for row in rows])
 
