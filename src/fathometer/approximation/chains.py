@@ -9,22 +9,25 @@ where all p_j are piecewise linear with the same free knots, one ReLU a knot. Tw
 quartic, four every polynomial of degree 8. The output is linear: it is eliminated (variable
 projection), and the rest is fitted by Levenberg-Marquardt with an analytic Jacobian, first with exact
 squares from random starts, then - the levels m_j once chosen - with the tents of the real network. Lawson's
-weights turn the least squares fit into one of least sup error. Nothing here is trusted: the network
-that comes out is certified afterwards.
+weights turn the least squares fit into one of least sup error, linear programs finish it. Nothing here
+is trusted: the network that comes out is certified afterwards.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 
+from fathometer.approximation.minimax import least_maximum
 from fathometer.approximation.network import Affine, Builder, SkipNetwork
 from fathometer.approximation.target import Target
 from fathometer.work import numpy_generator
 
 SAMPLES = 321
 MOST_SAMPLES = 3001
+MOST_POLISHED = 2200  # linear pieces up to which the last fit sees enough of each of them
 MOST_LEVELS = 26
 
 
@@ -86,7 +89,7 @@ def _sum(row: np.ndarray, columns: list[Affine]) -> Affine:
 
 
 def fit_chains(
-    target: Target, kinks: int, squarers: int, *, seed: int, starts: int, fewer: Chain | None = None
+    target: Target, kinks: int, squarers: int, *, seed: int, starts: int, fewer: Sequence[Chain] = ()
 ) -> tuple[Chain, ...]:
     """Chains with exact squares, the best of several starts first.
 
@@ -96,7 +99,7 @@ def fit_chains(
         squarers: Number of squares k, at least 1.
         seed: Of the random starts.
         starts: How many; half of them are given up after a few steps, and so on.
-        fewer: A chain with one knot less, to start from as well.
+        fewer: Chains with one knot less, to start from as well.
     """
     s = np.cos(np.pi * np.arange(SAMPLES) / (SAMPLES - 1))[::-1].copy()
     problem = _Problem(target, s, kinks, squarers, None)
@@ -104,17 +107,26 @@ def fit_chains(
     trials = [
         problem.start(numpy_generator(seed, kinks, squarers, i)) for i in range(1 if single else starts)
     ]
-    trials += [] if fewer is None else problem.with_new_knot(fewer)
-    for steps in (10, 40, 100, 150):
+    trials += [theta for chain in fewer for theta in problem.with_new_knot(chain)]
+    for steps in (10, 40, 100, 150) if starts <= 20 else (20, 60, 150, 400):
         found = sorted((problem.descend(theta, steps, 1e-3) for theta in trials), key=lambda pair: pair[1])
-        trials = [problem.spread(theta) for theta, _ in found[: max(4, len(found) // 2)]]
-    return tuple(sorted((problem.leveled(theta, 14, 4) for theta in trials), key=lambda chain: chain.error))
+        trials = [
+            problem.spread(theta) for theta, _ in found[: max(8 if starts > 20 else 4, len(found) // 3)]
+        ]
+    return tuple(
+        sorted(
+            (problem.leveled(theta, 14 if starts <= 20 else 30, 4) for theta in trials),
+            key=lambda chain: chain.error,
+        )
+    )
 
 
-def realized(target: Target, chain: Chain, levels: Sequence[int], rounds: int = 8) -> Chain:
-    """The chain with tents of these levels, fitted again as a whole."""
+def realized(
+    target: Target, chain: Chain, levels: Sequence[int], rounds: int = 8, most: int = MOST_SAMPLES
+) -> Chain:
+    """The chain with tents of these levels, fitted again as a whole at up to so many samples."""
     pieces = chain.kinks + sum(2.0**m for m in levels)
-    points = int(min(MOST_SAMPLES, max(301, 5 * pieces))) | 1
+    points = int(min(most, max(301, 5 * pieces))) | 1
     s = np.linspace(-1.0, 1.0, points)
     problem = _Problem(target, s, chain.kinks, chain.squarers, tuple(levels))
     theta = problem.spread(chain.theta)
@@ -138,13 +150,51 @@ def lowered(target: Target, chain: Chain, error: float) -> Chain | None:
     return trimmed(target, now, error)
 
 
-def trimmed(target: Target, now: Chain, error: float, rounds: int = 8) -> Chain:
-    """Levels taken away one at a time, the least needed first, while a new fit keeps the error."""
+def settled(target: Target, chain: Chain, error: float) -> Chain | None:
+    """The chain where enough samples agree; fitted again, or with a level more, where few told too little."""
+    chain = _seen(target, chain)
+    for _ in range(3):
+        if chain.error <= error:
+            return chain
+        levels = chain.levels or ()
+        chain = _seen(target, realized(target, chain, levels, 8, 8 * MOST_SAMPLES))
+        chain = chain if chain.error <= error else polished(target, chain, error)
+        if chain.error <= error:
+            return chain
+        worst = int((chain.weights * 0.25 ** np.array(levels)).argmax())
+        levels = tuple(m + (j == worst) for j, m in enumerate(levels))
+        chain = _seen(target, realized(target, chain, levels))
+    return None
+
+
+def polished(target: Target, chain: Chain, goal: float = 0.0) -> Chain:
+    """The chain with its largest error made smaller by linear programs; tents of few enough pieces only."""
+    pieces = chain.kinks + sum(2.0**m for m in chain.levels or ())
+    if pieces > MOST_POLISHED:
+        return chain
+    s = np.linspace(-1.0, 1.0, int(max(301, 7 * pieces)) | 1)
+    problem = _Problem(target, s, chain.kinks, chain.squarers, chain.levels)
+    return _seen(target, problem.minimax(chain, 0.985 * goal))
+
+
+def _seen(target: Target, chain: Chain) -> Chain:
+    """The same chain with its largest error at many samples of each piece."""
+    pieces = chain.kinks + sum(2.0**m for m in chain.levels or ())
+    fine = np.linspace(-1.0, 1.0, int(min(max(3001, 40 * pieces), 200_001)) | 1)
+    return _Problem(target, fine, chain.kinks, chain.squarers, chain.levels).seen(chain)
+
+
+def trimmed(target: Target, now: Chain, error: float, rounds: int = 8, polish: float = 0.0) -> Chain:
+    """Levels taken away one at a time, the least needed first, while a new fit keeps the error.
+
+    Fits within the factor ``polish`` of the error are finished by linear programs.
+    """
     while True:
         levels = list(now.levels or ())
         order = np.argsort(now.weights * 0.25 ** np.array(levels))  # least harm first
         fewer = (tuple(m - (i == j) for i, m in enumerate(levels)) for j in order.tolist() if levels[j] > 1)
-        trials = (realized(target, now, trial, rounds) for trial in fewer)
+        fits = (realized(target, now, trial, rounds) for trial in fewer)
+        trials = (polished(target, fit, error) if error < fit.error < polish * error else fit for fit in fits)
         better = next((trial for trial in trials if trial.error <= error), None)
         if better is None:
             return now
@@ -160,7 +210,7 @@ def spent(target: Target, chain: Chain, units: int) -> Chain | None:
     for _ in range(left):
         levels[int((chain.weights * 0.25**levels).argmax())] += 1
     best = realized(target, chain, levels.tolist())
-    for i, j in _pairs(chain.squarers):  # the weights are bounds: look around
+    for i, j in permutations(range(chain.squarers), 2):  # the weights are bounds: look around
         near = levels.copy()
         near[i] += 1
         near[j] -= 1
@@ -168,10 +218,6 @@ def spent(target: Target, chain: Chain, units: int) -> Chain | None:
             trial = realized(target, chain, near.tolist())
             best = min(best, trial, key=lambda c: c.error)
     return best
-
-
-def _pairs(n: int) -> Iterator[tuple[int, int]]:
-    return ((i, j) for i in range(n) for j in range(n) if i != j)
 
 
 class _Problem:
@@ -253,12 +299,17 @@ class _Problem:
         tilt = (2 * cell + 1) / n
         return 8 * (tilt * u - cell * (cell + 1) / (n * n) - u) + 1, 4 * tilt - 4
 
-    def _evaluated(self, theta: np.ndarray) -> "_State":
+    def _features(self, theta: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """All features of the output, and the slopes of the squares."""
         base, slopes = self._lines(theta), []
         for j in range(self.squarers):
             n = 2 + self.kinks + j
             base[:, n], slope = self._squares(j, base[:, :n] @ theta[self.offsets[j] : self.offsets[j + 1]])
             slopes.append(slope)
+        return base, slopes
+
+    def _evaluated(self, theta: np.ndarray) -> "_State":
+        base, slopes = self._features(theta)
         basis, upper = _orthonormal(base * self.root[:, None])
         goal = self.y * self.root
         along = basis.T @ goal
@@ -274,24 +325,45 @@ class _Problem:
 
     def _jacobian(self, state: "_State") -> np.ndarray:
         """Kaufman's Jacobian of the projected residual."""
-        theta, output, first, K = state.theta, self._output(state), 2 + self.kinks, self.kinks
-        n, total = len(self.s), int(self.offsets[-1])
+        change = self._change(state.theta, state.base, state.slopes, self._output(state))
+        change *= self.root[:, None]
+        return state.basis @ (state.basis.T @ change) - change
+
+    def _change(
+        self, theta: np.ndarray, base: np.ndarray, slopes: list[np.ndarray], output: np.ndarray
+    ) -> np.ndarray:
+        """Derivative of ``base @ output`` by theta."""
+        first, K, total = 2 + self.kinks, self.kinks, int(self.offsets[-1])
         steps = np.where(self.s[:, None] > theta[:K], -1.0, 0.0)
-        change = np.zeros((n, total))
+        change = np.zeros((len(self.s), total))
         change[:, :K] = steps * output[2:first]
         squares: list[np.ndarray] = []
         for j in range(self.squarers):
             start, stop = self.offsets[j], self.offsets[j + 1]
-            row, dq = theta[start:stop], np.zeros((n, stop))
-            dq[:, start:stop] = state.base[:, : first + j]
+            row, dq = theta[start:stop], np.zeros((len(self.s), stop))
+            dq[:, start:stop] = base[:, : first + j]
             dq[:, :K] = steps * row[2:first]
             for i, inner in enumerate(squares):
                 dq[:, : inner.shape[1]] += row[first + i] * inner
-            dq *= state.slopes[j][:, None]
+            dq *= slopes[j][:, None]
             squares.append(dq)
             change[:, :stop] += output[first + j] * dq
-        change *= self.root[:, None]
-        return state.basis @ (state.basis.T @ change) - change
+        return change
+
+    def minimax(self, chain: Chain, goal: float) -> Chain:
+        """All parameters, output included, moved to a smaller largest residual."""
+        total = int(self.offsets[-1])
+
+        def residual(x: np.ndarray) -> np.ndarray:
+            return self._features(x[:total])[0] @ x[total:] - self.y
+
+        def jacobian(x: np.ndarray) -> np.ndarray:
+            base, slopes = self._features(x[:total])
+            return np.column_stack([self._change(x[:total], base, slopes, x[total:]), base])
+
+        start = np.concatenate([chain.theta, chain.output / self.size])
+        x, _ = least_maximum(residual, jacobian, start, goal / self.size)
+        return self._chain(x[:total], x[total:], float(np.abs(residual(x)).max()))
 
     def descend(
         self, theta: np.ndarray, steps: int, damping: float | None = None
@@ -361,22 +433,30 @@ class _Problem:
             self.root = np.sqrt(weights)
             theta, _ = self.descend(theta, steps)
         self.root = np.ones_like(self.s)
+        return self._chain(best, output, error)
+
+    def seen(self, chain: Chain) -> Chain:
+        """The same chain with its largest error at these samples."""
+        r = self._features(chain.theta)[0] @ chain.output - self.y * self.size
+        return replace(chain, error=float(np.abs(r).max()))
+
+    def _chain(self, theta: np.ndarray, output: np.ndarray, error: float) -> Chain:
         return Chain(
-            theta=best,
+            theta=theta,
             output=output * self.size,
             kinks=self.kinks,
             levels=self.levels,
             error=error * self.size,
-            weights=self._weights(best, output) * self.size,
+            weights=self._weights(theta, output) * self.size,
         )
 
     def _weights(self, theta: np.ndarray, output: np.ndarray) -> np.ndarray:
         """Largest total derivative of the output by each y_j."""
-        state, first = self._evaluated(theta), 2 + self.kinks
+        slopes, first = self._features(theta)[1], 2 + self.kinks
         total = [np.full_like(self.s, d) for d in output[first:]]
         for j in reversed(range(self.squarers)):
             for i in range(j):
-                total[i] = total[i] + total[j] * state.slopes[j] * theta[self.offsets[j] + first + i]
+                total[i] = total[i] + total[j] * slopes[j] * theta[self.offsets[j] + first + i]
         return np.array([float(np.abs(t).max()) for t in total])
 
 

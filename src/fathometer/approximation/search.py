@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fathometer.approximation.chains import Chain, fit_chains, lowered, spent, trimmed
+from fathometer.approximation.chains import Chain, fit_chains, lowered, polished, settled, spent, trimmed
 from fathometer.approximation.composing import inlined
 from fathometer.approximation.network import Builder, SkipNetwork
 from fathometer.approximation.target import Target
@@ -22,6 +22,10 @@ MOST_KINKS = 6
 _SURE = 1 / 16  # of the error: a fit that good gains nothing from another knot or squarer
 _TRIED = 10
 _STARTS = 20
+_FAR = 1000.0  # times the error: with one knot still that far off, more knots will not do
+_HARD = 2e-5  # of the size of f: below it more starts, among which better fits are found
+_FINISHED = 4  # chains whose levels are lowered with polished fits
+_POLISH = 1.6
 _SMALL = 16  # units up to which a long last fit is worth its time
 
 
@@ -32,12 +36,14 @@ class ChainSearch:
     Attributes:
         target: A smooth function of one variable.
         seed: Of the random starts.
-        fits: (knots, squarers) to the fit with exact squares.
+        fits: (knots, squarers) to the fits with exact squares.
+        starts: Random starts of a structure.
     """
 
     target: Target
     seed: int
     fits: dict[tuple[int, int], tuple[Chain, ...]] = field(default_factory=dict)
+    starts: int = _STARTS
 
     def __post_init__(self) -> None:
         half = even_half(self.target)
@@ -50,26 +56,30 @@ class ChainSearch:
         """The fits of a structure, the best first, made when first asked for."""
         key = (kinks, squarers)
         if key not in self.fits:
-            fewer = self.fits.get((kinks - 1, squarers), (None,))[0]
+            fewer = self.fits.get((kinks - 1, squarers), ())[: 4 if self.starts > _STARTS else 1]
             self.fits[key] = fit_chains(
-                self.part, kinks, squarers, seed=self.seed, starts=_STARTS, fewer=fewer
+                self.part, kinks, squarers, seed=self.seed, starts=self.starts, fewer=fewer
             )
         return self.fits[key]
 
     def smallest(self, error: float, count: Callable[[SkipNetwork], int]) -> SkipNetwork | None:
         """The network of fewest units, as counted by ``count``, that meets an error at the samples."""
+        if error < _HARD * self.size and self.starts == _STARTS:
+            self.starts, self.fits = 3 * _STARTS, {}
         candidates = sorted(self._promising(error), key=lambda pair: pair[0])
-        best: Chain | None = None
-        least = 10**9
+        found: list[Chain] = []
         for tried, (expected, chain) in enumerate(candidates):
-            if best is not None and (tried >= _TRIED or expected > best.units + 2):
+            if found and (tried >= _TRIED or expected > min(c.units for c in found) + 2):
                 break
             small = lowered(self.part, chain, error)
-            if small is not None and (units := count(self._unfolded(small))) < least:
-                best, least = small, units
-        if best is not None and best.units <= _SMALL:
-            best = trimmed(self.part, best, error, 30)
-        return None if best is None else self._unfolded(best)
+            if small is not None:
+                found.append(small)
+        finished: list[SkipNetwork] = []
+        for chain in sorted(found, key=lambda c: (c.units, c.error))[:_FINISHED]:
+            rounds = 100 if chain.units <= _SMALL else 8
+            small = settled(self.part, trimmed(self.part, chain, error, rounds, _POLISH), error)
+            finished += [] if small is None else [self._unfolded(small)]
+        return min(finished, key=count, default=None)
 
     def closest(self, units: int) -> SkipNetwork | None:
         """The network of least error at the samples with a number of units."""
@@ -86,25 +96,35 @@ class ChainSearch:
             if found and squarers > 1 and min(c.error for _, c in found) < 0.01 * min(e for e, _ in found):
                 break
         chains = [spent(self.part, chain, left) for _, chain in sorted(found, key=lambda p: p[0])[:_TRIED]]
-        best = min((c for c in chains if c is not None), key=lambda c: c.error, default=None)
-        return None if best is None else self._unfolded(best)
+        best = sorted((c for c in chains if c is not None), key=lambda c: c.error)[:3]
+        return (
+            self._unfolded(min((polished(self.part, c) for c in best), key=lambda c: c.error))
+            if best
+            else None
+        )
 
     def _promising(self, error: float) -> Iterator[tuple[int, Chain]]:
         """Fits below the error with the units they should need; hopeless structures are not fitted."""
         levels = max(1, math.ceil(0.5 * math.log2(max(1.0, self.size / (8 * error)))) - 2)
         least = 10**6
         for squarers in range(1, MOST_SQUARERS + 1):
+            before = 10**6
             for kinks in range(MOST_KINKS + 1):
                 if kinks + squarers * levels > least + 1:
                     break
                 chains = self.fit(kinks, squarers)
+                here = 10**6
                 for chain in chains:
                     if chain.error < error:
                         expected = kinks + sum(chain.levels_for(error, 1.5))
-                        least = min(least, expected)
+                        here = min(here, expected)
                         yield expected + self.folded, chain
-                if self._settled(chains, error):
+                least = min(least, here)
+                far = kinks > 0 and chains[0].error > _FAR * error
+                useless = chains[0].error < _SURE * error and here >= before  # accurate, by terms that cancel
+                if far or useless or self._settled(chains, error):
                     break
+                before = here
             if self._settled(self.fit(0, squarers), error):
                 return
 
