@@ -59,7 +59,9 @@ def approximate(
     network = fm.approximation.approximate(
         formula, box, wiring=wiring, method=method, layers=layers, seed=seed, **goal
     )
-    answers: dict[str, Any] = {"network": network, "certificate": network.certificate}
+    answers: dict[str, Any] = {"network": network}
+    if as_json:
+        answers["certificate"] = network.certificate  # the network's own line ends with it
     if onnx is not None:
         network.to_onnx(onnx)
         answers["onnx"] = str(onnx) if as_json else f"wrote {onnx}"
