@@ -259,7 +259,7 @@ def races():
         },
         lambda mine, theirs: near(mine, theirs, 0.05),
         repeats=3,
-        note="37 products, 20 of them the search: ten measure the residuals and seven look for eigenvalues that "
+        note="37 products: 20 of the search, ten measure the residuals and seven look for eigenvalues that "
         "a single start vector misses, at a confidence of 0.999. eigsh takes 22 and does neither.",
     )
     yield from densities()

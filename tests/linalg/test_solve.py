@@ -76,6 +76,16 @@ def test_a_singular_system_without_one_gets_the_least_residual_and_says_so(toler
     assert (M @ (B - M @ found.value)).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("first", ["all", "the null space"])
+def test_rounding_is_told_by_the_largest_entry_seen_not_by_the_last_or_the_first(first):
+    A, _, Q = built(np.r_[np.zeros(5), 1e-6 * np.ones(5), np.ones(5)])
+    B = sides(15, 2) if first == "all" else Q[:, :1] + 1e-6 * sides(15, 2)
+    # three eigenvalues: a Krylov space of three, then nothing but rounding of the largest entry
+    found = solve(A, B)
+    assert found.products <= 2 * (3 + 1)
+    assert torch.isfinite(found.value).all() and found.error.max() <= torch.linalg.vector_norm(B, dim=0).max()
+
+
 def test_easy_sides_wait_for_hard_ones_unchanged():
     A, _, Q = built(np.linspace(-3, 5, 60))
     B = torch.stack([Q[:, 4] * 2, torch.zeros(60).double(), sides(60, 1)[:, 0]], dim=1)
