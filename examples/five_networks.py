@@ -162,7 +162,7 @@ def report(name, load, packages):
     started = time.perf_counter()
     surface = fm.LossSurface(model, loss, (inputs, targets))
     H = surface.hessian()
-    large = surface.size > 2_000_000  # a product takes seconds: rougher answers, with their errors
+    large = surface.size > 10_000_000  # a product takes seconds: rougher answers, with their errors
     density = fm.spectra.density(H, probes=1, steps=6 if large else 12, method="lanczos")
     pairs = fm.eigenpairs(H, 2, tolerance=1e-2, check=False, max_products=8 if large else 40)
     trace = fm.trace(H, method="hutchinson" if large else "auto", tolerance=2.0 if large else 0.5)
