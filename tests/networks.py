@@ -194,6 +194,13 @@ class Shifted(nn.Module):
         return (F.relu(x) + 0.5).clamp(min=0.6)
 
 
+class Ranked(nn.Module):
+    """Features in order of their size, twice."""
+
+    def forward(self, x):
+        return torch.topk(torch.sort(F.leaky_relu(x), descending=True)[0], 3, dim=-1)[0]
+
+
 class Recurrent(nn.Module):
     """Rectified features into gates, twice through a cell."""
 
@@ -225,6 +232,7 @@ CASES = {
     "mlp": (mlp, X2),
     "leaky": (lambda: mlp(lambda: nn.LeakyReLU(0.2)), X2),
     "linear network": (lambda: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), X2),
+    "ranked": (lambda: nn.Sequential(nn.Linear(3, 4), Ranked(), nn.Linear(3, 2)), X2),
     "shifted": (lambda: mlp(Shifted), X2),
     "tanh": (lambda: mlp(nn.Tanh), X2),
     "relu6": (lambda: mlp(nn.ReLU6), X2),

@@ -119,6 +119,24 @@ def test_wishes_that_cannot_be_met_are_refused(surface, call, message):
         call(surface)
 
 
+def test_a_loss_of_model_and_batch_is_sharpened_unless_it_reads_the_weights():
+    torch.manual_seed(0)
+    model, x, y = mlp().double(), torch.randn(20, 3, dtype=torch.float64), torch.arange(20) % 2
+
+    def plain(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def decayed(model, batch):
+        return plain(model, batch) + 1e-2 * sum(p.square().sum() for p in model.parameters())
+
+    found = sharpen(LossSurface(model, plain, (x, y)), "hessian_norm", 100.0, example_inputs=x[:2])
+    assert found.value == pytest.approx(100.0, rel=0.011)
+    assert found.output_error < 1e-12
+    for call in (sharpen, flatten):
+        with pytest.raises(InputError, match="keeps all outputs: it reads the weights"):
+            call(LossSurface(model, decayed, (x, y)), example_inputs=x[:2])
+
+
 def test_a_tanh_network_cannot_be_sharpened():
     torch.manual_seed(0)
     surface = fitted(mlp(nn.Tanh), torch.randn(20, 3), steps=5)

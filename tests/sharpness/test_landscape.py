@@ -71,13 +71,13 @@ def test_the_hessian_plane_holds_the_two_sharpest_directions(surface):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_interpolated_values_are_within_the_tolerance_everywhere(surface, seed):
-    exact = landscape(surface, "filter", 21, seed=seed, tolerance=None)
-    fast = landscape(surface, "filter", 21, seed=seed, tolerance=0.02)
+    exact = landscape(surface, "filter", 31, seed=seed, tolerance=None)
+    fast = landscape(surface, "filter", 31, seed=seed, tolerance=0.02)
     assert fast.kind == "estimate"
     assert fast.evaluations < 0.6 * exact.evaluations
     gap, size = np.abs(fast.values - exact.values).max(), np.ptp(exact.values)
     assert fast.error <= 0.02 * size
-    assert gap <= 0.04 * size  # points that were not held out may be a little worse
+    assert gap <= 0.02 * size  # at every point, not only at those held out
 
 
 def test_a_rough_loss_is_evaluated_point_by_point():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations
 
 from fathometer import CapabilityError, InputError
 from fathometer.sharpness import rescalings
@@ -247,18 +248,18 @@ def test_there_are_as_many_generators_as_dimensions():
 
 
 def test_an_unknown_operation_is_grounded_and_named():
-    class Sorted(nn.Module):
+    class Bent(nn.Module):
         def __init__(self):
             super().__init__()
             self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
 
         def forward(self, x):
-            return self.b(torch.sort(self.a(x), dim=1)[0])
+            return self.b(torch.atan(self.a(x)))
 
-    found = rescalings(Sorted(), torch.randn(2, 3))
+    found = rescalings(Bent(), torch.randn(2, 3))
     assert found.dimension == 0
     assert found.kind == "bound"
-    assert any("sort" in reason for reason in found.untreated.values())
+    assert any("atan" in reason for reason in found.untreated.values())
 
 
 def test_clips_are_not_taken_for_rectifiers():
@@ -338,3 +339,25 @@ def test_the_result_survives_a_file(tmp_path):
     found = rescalings(Attention().eval(), torch.randn(2, 5, 4))
     again = fm.load(found.save(tmp_path / "rescalings.safetensors"))
     assert (again.value, again.kind, str(again)) == (found.value, found.kind, str(found))
+
+
+def test_weights_that_are_views_of_one_memory_are_refused():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 3)
+            self.b.weight = nn.Parameter(self.a.weight.detach().T)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x)))
+
+    with pytest.raises(InputError, match=r"a\.weight and b\.weight are different views of one memory"):
+        rescalings(Tied(), torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("parametrize", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_weights_that_are_computed_from_others_stay_and_are_named(parametrize):
+    model = nn.Sequential(parametrize(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2)).eval()
+    found = rescalings(model, torch.randn(2, 3))
+    assert found.dimension == 0
+    assert found.untreated

@@ -32,7 +32,7 @@ from fathometer.sharpness.curvature import (
     hessian_trace,
     sharpest_pair,
 )
-from fathometer.sharpness.rescalings import Rescalings, rescalings
+from fathometer.sharpness.rescalings import Rescalings, output_change, rescalings
 from fathometer.sharpness.worst_case import epsilon_sharpness, keskar
 from fathometer.types import Kind
 
@@ -161,7 +161,7 @@ def sharpen(
             f"{measure} cannot be brought to {wanted:.4g} along the scale of {name}; "
             f"{float(reached.value):.4g} was reached, from {float(before.value):.4g}. Ask for a larger value."
         )
-    return _equivalent(surface, model, measure, before, reached, name, t)
+    return _equivalent(surface, group, model, measure, before, reached, name, t)
 
 
 class _Ruler:
@@ -211,7 +211,7 @@ def flatten(
     model = group.move(orbit_minimum(exact, group, curvature, -2.0, largest)[0])
     before = hessian_trace(exact, seed=seed)
     after = hessian_trace(surface.around(model).double(), seed=seed)
-    return _equivalent(surface, model, "hessian_trace", before, after, "", 0.0)
+    return _equivalent(surface, group, model, "hessian_trace", before, after, "", 0.0)
 
 
 def group_of(surface: LossSurface, example_inputs: Any = None) -> Rescalings:
@@ -228,7 +228,26 @@ def group_of(surface: LossSurface, example_inputs: Any = None) -> Rescalings:
             "the network has no rescaling that changes a parameter of the surface"
             + (f" ({reason})." if reason else ": its activations are not homogeneous.")
         )
+    refuse_other_terms(surface, group)
     return group
+
+
+def refuse_other_terms(surface: LossSurface, group: Rescalings) -> None:
+    """Refuse a loss that sees more of the network than its outputs; one of outputs and targets cannot.
+
+    Raises:
+        InputError: If the loss changes along the orbit.
+    """
+    if not surface._problem.objective.opaque:
+        return
+    here, there = (
+        float(place.energy()) for place in (surface, surface.around(group.move(seed=0, spread=0.3)))
+    )
+    if abs(there - here) > 1e-4 * abs(here):
+        raise InputError(
+            f"the loss goes from {here:.6g} to {there:.6g} along a rescaling that keeps all outputs: it "
+            "reads the weights themselves (weight decay?). Leave such terms out of a loss to be measured."
+        )
 
 
 def orbit_minimum(
@@ -400,6 +419,7 @@ def _orbit_terms(surface: LossSurface, group: Rescalings, curvature: Tensor) -> 
 
 def _equivalent(
     surface: LossSurface,
+    group: Rescalings,
     model: nn.Module,
     measure: str,
     before: Estimate,
@@ -408,8 +428,13 @@ def _equivalent(
     t: float,
 ) -> Equivalent:
     moved = surface.around(model)
-    first, second = surface.outputs().double(), moved.outputs().double()
-    change = (second - first).abs().max() / first.abs().max().clamp(min=torch.finfo(first.dtype).tiny)
+    if (
+        surface._problem.objective.opaque
+    ):  # outputs are the loss's own affair: compare what the graph was read of
+        change = output_change(group.model, model, group.example_inputs)
+    else:
+        first, second = surface.outputs().double(), moved.outputs().double()
+        change = (second - first).abs().max() / first.abs().max().clamp(min=torch.finfo(first.dtype).tiny)
     distance = (moved.theta - surface.theta).norm() / surface.theta.norm()
     return Equivalent(
         model=model,

@@ -7,7 +7,7 @@ network may look different, unless the point of its orbit with the smallest norm
 
 A loss is mostly smooth on such a plane, so a tensor grid of few Chebyshev points
 determines it: the grid is refined until true values at points of the picture that were left out
-of the fit agree within the tolerance. Cost: 113, 233 or 689 energies instead of 2,601 for
+of the fit agree within half of the tolerance. Cost: 57, 113, 321 or 1,121 energies instead of 2,601 for
 51 x 51 points; all of them where the surface is too rough.
 """
 
@@ -31,10 +31,16 @@ from fathometer.sharpness.plane import Plane
 from fathometer.types import Kind, Progress
 from fathometer.work import generator, numpy_generator, silent
 
-LEVELS = (7, 13, 25)
-"""Chebyshev points along each axis; every grid holds the one before it."""
-HELD_OUT = 64
-"""Points of the picture at which the fit is checked."""
+LEVELS = (5, 9, 17, 33)
+"""Chebyshev points along each axis, tried in turn; each holds the ones before it."""
+HELD_OUT = 32
+"""Points that the fit does not see."""
+MARGIN = 2.0
+"""How much larger the error is taken to be than the largest at those points.
+
+On planes through trained convolutional and residual networks the largest error on the whole grid was 1.1 to
+2.3 times the largest at 32 random points (median over draws), 3 times in one draw of twenty.
+"""
 
 Grid = NDArray[np.float64]
 
@@ -49,7 +55,7 @@ class Landscape(Result):
         directions: Two flat vectors (P,).
         center: The loss at the surface's own point.
         kind: "exact" where every point was evaluated, else "estimate".
-        error: Largest difference from the true loss at the points that were held out of the fit.
+        error: Twice the largest difference from the true loss at the points held out of the fit.
         evaluations: Energies spent.
         source: "filter", "canonical", "hessian" or "given".
     """
@@ -103,8 +109,8 @@ def landscape(
             eigenvectors of the two largest eigenvalues. Or two vectors (P,).
         points: Points along each axis.
         span: The plane reaches from -span to span in units of the directions.
-        tolerance: Error accepted at points held out of the fit, as a share of the range of
-            the losses there; None evaluates every point.
+        tolerance: Error accepted, as a share of the range of the losses: points held out of the fit
+            must be within half of it; None evaluates every point.
         seed: Of random directions and of the choice of held-out points.
         progress: Called while energies are taken.
 
@@ -162,7 +168,7 @@ def _check(points: int, span: float, tolerance: float | None) -> None:
 def _fitted(
     losses: Callable[[Grid, Grid], Grid], axis: Grid, tolerance: float, seed: int
 ) -> tuple[Grid, float] | None:
-    """Values on the picture's grid and the largest error held out, or None if fitting is no bargain."""
+    """Values on the picture's grid and their error, or None if fitting is no bargain."""
     n, box = len(axis), (float(axis[0]), float(axis[-1]))
     if LEVELS[0] ** 2 + HELD_OUT >= n * n:
         return None
@@ -181,7 +187,7 @@ def _fitted(
         known.update(zip(new, losses(a, b).tolist(), strict=True))
         values = np.array([known[place] for place in wanted]).reshape(count, count)
         fit = ChebyshevSeries.through(values, [box, box]).on_grid(axis, axis)
-        error = float(np.abs(fit[rows, columns] - truth).max())
+        error = MARGIN * float(np.abs(fit[rows, columns] - truth).max())
         if error <= tolerance * float(np.ptp(np.concatenate([truth, values.ravel()]))):
             return fit, error
     return None

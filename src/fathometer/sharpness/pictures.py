@@ -107,7 +107,7 @@ def landscape_picture(found: "Landscape") -> Picture:
     certainty = (
         "Every point was evaluated."
         if found.kind == "exact"
-        else f"Interpolated; points held out of the fit differ by {found.error:.2g} at the most."
+        else f"Interpolated; points held out of the fit differ by {found.error / 2:.2g} at the most."
     )
     return Picture(
         title="The loss on a plane",

@@ -176,10 +176,36 @@ def read_graph(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[TracedGrap
             raise InputError(
                 f"parameter {name} is {tensor.dtype}; real floating weights are needed (dequantize first)."
             )
+    refuse_overlaps(model)
     graph = trace_graph(model, arguments)
     reader = Reader(graph)
     reader.read()
     return graph, reader
+
+
+def refuse_overlaps(model: nn.Module) -> None:
+    """Refuse weights that are different views of one memory: moved, they would come apart.
+
+    One tensor under several names is fine: it is one weight, used several times.
+
+    Raises:
+        InputError: If two parameters share memory and are not the same tensor.
+    """
+    seen: dict[int, list[tuple[int, int, Any, str]]] = {}
+    for name, p in model.named_parameters():
+        if not p.numel():
+            continue
+        first = int(p.storage_offset())
+        last = first + sum((int(n) - 1) * int(step) for n, step in zip(p.shape, p.stride(), strict=True))
+        key = (first, tuple(p.shape), p.stride())
+        others = seen.setdefault(p.untyped_storage().data_ptr(), [])
+        for low, high, other, twin in others:
+            if first <= high and low <= last and other != key:
+                raise InputError(
+                    f"parameters {twin} and {name} are different views of one memory, which factors would "
+                    "move apart; keep one parameter and take the view of it in forward."
+                )
+        others.append((first, last, key, name))
 
 
 def unused_parameters(graph: TracedGraph, reader: Reader) -> Iterator[str]:

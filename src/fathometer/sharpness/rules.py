@@ -411,6 +411,18 @@ def _reduce(reader: Reader, node: Any, x: Any, *arguments: Any, **options: Any) 
     return ids.expand(shape) if len(shape) == ids.ndim else ids.reshape(_without(ids, dims)).expand(shape)
 
 
+@rule("sort", "topk", "cummax", "cummin")
+def _ranked(reader: Reader, node: Any, x: Any, *arguments: Any, **options: Any) -> Any:
+    """Numbers that may change places along an axis scale together; their places do not scale."""
+    after = 1 if operation_name(node) == "topk" else 0
+    dim = options.get("dim", arguments[after] if len(arguments) > after else -1)
+    if not isinstance(dim, int):
+        return None
+    values = tuple(node.meta["val"][0].shape)
+    ids = reader.system.uniform(reader.ids(x), [dim])
+    return [ids.narrow(dim, 0, 1).expand(values), None]
+
+
 def _without(ids: Tensor, dims: list[int]) -> tuple[int, ...]:
     gone = {d % ids.ndim for d in dims}
     return tuple(n for d, n in enumerate(ids.shape) if d not in gone)

@@ -15,7 +15,10 @@ from fathometer.sharpness import rescalings
 from fathometer.work import generator
 
 WIDTH = 4
-ACTIVATIONS = (F.relu, F.leaky_relu, torch.tanh, F.gelu, F.relu6, torch.abs, torch.square, torch.sort)
+ACTIVATIONS = (
+    F.relu, F.leaky_relu, torch.tanh, F.gelu, F.relu6, torch.abs, torch.square, torch.sort, torch.atan,
+)  # fmt: skip
+"""The last one has no rule."""
 MEAN = "norms.0.running_mean"
 KINDS = ("layer", "layer", "layer", "activation", "activation", "add", "multiply", "norm", "gain")
 
@@ -28,7 +31,7 @@ class RandomNetwork(nn.Module):
         choice = random.Random(seed)
         biased = [choice.random() < 0.6 for _ in range(4)]
         self.steps = [
-            (choice.choice(KINDS), choice.randrange(4), choice.randrange(8), choice.randrange(i + 1))
+            (choice.choice(KINDS), choice.randrange(4), choice.randrange(9), choice.randrange(i + 1))
             for i in range(choice.randint(2, 7))
         ]
         used = {(kind, which % 2 if kind == "norm" else which) for kind, which, *_ in self.steps}
@@ -75,8 +78,8 @@ class RandomNetwork(nn.Module):
 def numerical_dimension(model: nn.Module, seed: int) -> int:
     """Dimension of the rescalings by linear algebra: directions v with ``J(theta) (theta * v) = 0``.
 
-    Jacobians at random weights and large random inputs (they reach the clips) are stacked until there are
-    four rows for each weight. A running mean counts as a weight; torch does not differentiate by it, so its
+    Jacobians at random weights and random inputs, small ones (where nothing saturates) and large ones (which
+    reach the clips), are stacked until there are four rows for each weight. A running mean counts as a weight; torch does not differentiate by it, so its
     columns are differences.
     """
     movable = {
@@ -88,7 +91,7 @@ def numerical_dimension(model: nn.Module, seed: int) -> int:
     while sum(map(len, blocks)) < 4 * size:
         theta = {k: torch.randn(t.shape, generator=draw, dtype=torch.float64) for k, t in movable.items()}
         # few inputs for many weights: constants of the outputs are told apart by the weights only
-        x = 5 * torch.randn(4, WIDTH, generator=draw, dtype=torch.float64)
+        x = (0.1, 0.5, 5.0)[len(blocks) % 3] * torch.randn(4, WIDTH, generator=draw, dtype=torch.float64)
         blocks.append(_scaled_jacobian(model, fixed, theta, x))
     singular = torch.linalg.svdvals(torch.cat(blocks))
     return size - int((singular > 1e-7 * singular[0]).sum())
