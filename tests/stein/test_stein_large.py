@@ -1,5 +1,8 @@
 """Estimates for samples beyond all pairs, stochastic scores, single precision."""
 
+import re
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -158,7 +161,21 @@ def test_large_samples_refuse(call, message):
         call(*draw(5, 2))
 
 
-def test_points_beyond_the_budget_are_refused_before_the_work():
-    x, b = draw(40_000, 20)
-    with fm.budget(50_000_000), pytest.raises(fm.BudgetError, match="Stein kernel of 40000 points of 20"):
+def test_the_budget_is_kept_and_a_byte_less_is_refused():
+    x, b = draw(12_000, 30)
+    with (
+        fm.budget(20_000_000),
+        pytest.raises(fm.BudgetError, match="Stein kernel of 12000 points") as refused,
+    ):
         ksd(x, b)
+    need = int(re.search(r"budget\((\d+)\) would fit", str(refused.value))[1])
+    with fm.budget(need - 1), pytest.raises(fm.BudgetError, match="Stein kernel of 12000 points of 30"):
+        ksd(x, b)
+    tracemalloc.start()
+    try:
+        with fm.budget(need):
+            ksd(x, b)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.3 * need < peak < need  # and the forecast is not idle talk

@@ -204,3 +204,67 @@ def test_the_classical_program_is_solved_where_points_lie_close():
 def test_torch_points_on_float32_are_measured_in_double():
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     assert ksd(x, -x).value == pytest.approx(ksd(x.double().numpy(), -x.double().numpy()).value, rel=1e-12)
+
+
+def test_numbers_whose_sums_would_overflow_are_refused():
+    x, b = draw(5, 2)
+    x[3, 1] = 1e200
+    with pytest.raises(fm.InputError, match=r"points hold 1e\+200 in row 3, coordinate 1; beyond 1e\+75"):
+        ksd(x, b)
+    with pytest.raises(fm.InputError, match=r"scores hold 1e\+200 in row 3"):
+        graph_discrepancy(b, x)
+    x, b = draw(9, 2)
+    with pytest.raises(fm.InputError, match=r"in size; in single precision the sums overflow beyond 1e\+08"):
+        ksd(1e10 * x, b, precision="single")
+    with pytest.raises(fm.InputError, match=r"coordinate \d has no spread"):
+        ksd(1e-160 * x, b, InverseMultiquadric(preconditioner="sample_covariance"))
+
+
+@pytest.mark.parametrize("dimension", [3, 20])
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e74])
+def test_sizes_of_points_do_not_break_the_sum(dimension, size):
+    """Small points act as one; far apart ones have the diagonal alone, which matrix products blurred."""
+    x = draw(30, dimension)[0] * size
+    b = draw(30, dimension, seed=1)[0]
+    own = np.square(b).sum(1) + dimension
+    expected = own.sum() / 900 if size > 1 else np.square(b.mean(0)).sum() + dimension
+    assert ksd(x, b).squared == pytest.approx(expected, rel=1e-9)
+
+
+def test_arrays_of_any_layout_and_kind_give_one_value():
+    x, b = draw(40, 4)
+    expected = ksd(x, b).value
+    turned = np.asfortranarray(x[::-1])[::-1]
+    assert ksd(turned, b.T.copy().T).value == expected
+    tracked = torch.tensor(x, requires_grad=True)
+    assert ksd(tracked, b).value == expected
+    assert ksd(x, -tracked).value == expected
+    assert tracked.grad is None
+    half = torch.tensor(x).bfloat16()
+    assert ksd(half, -half).value == ksd(half.double(), -half.double()).value
+    kept = np.arange(40) < 10
+    assert ksd(x, b, weights=kept / 10).value == pytest.approx(ksd(x[kept], b[kept]).value, rel=1e-12)
+
+
+def test_a_matrix_is_named_by_its_shape_and_not_printed():
+    x, b = draw(20, 4)
+    shown = str(ksd(x, b, Gaussian(preconditioner=np.eye(4)) + InverseMultiquadric()))
+    assert "Gaussian(scale=1.0, preconditioner=<4 x 4 array>) + InverseMultiquadric(c=1.0" in shown
+    inner = fm.stein.MomentControl(kernel=Gaussian(preconditioner=np.eye(4)))
+    assert "kernel=Gaussian(scale=1.0, preconditioner=<4 x 4 array>)" in str(inner)
+
+
+def test_thinning_in_raw_units_is_another_choice():
+    x, b = draw(200, 2)
+    x, b = x * [1.0, 30.0], b / [1.0, 30.0]
+    raw, standard = thin(x, b, 15, standardize=False), thin(x, b, 15)
+    assert set(raw) != set(standard)
+    # each is the better one in its own units
+    scale = x.std(0)
+    measured = {
+        (units, name): ksd(x[picked] / size, b[picked] * size).value
+        for name, picked in (("raw", raw), ("standard", standard))
+        for units, size in (("raw", np.ones(2)), ("standard", scale))
+    }
+    assert measured["raw", "raw"] < measured["raw", "standard"]
+    assert measured["standard", "standard"] < measured["standard", "raw"]

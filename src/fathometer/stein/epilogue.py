@@ -109,9 +109,11 @@ def fill_products(
     trace,
     Z,
     Y,
+    B,
     norms,
     Z2,
     Y2,
+    B2,
     norms2,
     white,
     ratio,
@@ -124,8 +126,8 @@ def fill_products(
     """Add the Stein kernel of every pair to ``out``, from matrix products.
 
     Z and Y (m, d) are the whitened points and ``S^-1`` times the points of the rows, both
-    centered. ``norms`` (4, m) are ``|z|^2``, ``|y|^2``, ``<b, y>`` with the centered score b, and
-    ``<mean, b> + |mean|^2 / 2``, which restores the product of the raw scores. Z2, Y2 and
+    centered, B (m, d) the centered scores. ``norms`` (4, m) are ``|z|^2``, ``|y|^2``, ``<b, y>``, and
+    ``<mean, b> + |mean|^2 / 2``, which restores the product of the raw scores. Z2, Y2, B2 and
     norms2 belong to the columns. ``ratio`` is the factor f in ``s = f y + b / f``; ZZ, YY, BB and
     SS (m, k) are the products of z, y, b and s.
     """
@@ -153,10 +155,13 @@ def fill_products(
         if near > 0:
             for j in range(k):
                 if r2[j] < close * (z0 + norms2[0, j]):
-                    a, b = one - one, one - one
+                    a, b, e = one - one, one - one, one - one
                     for c in range(d):
                         a += (Z[i, c] - Z2[j, c]) ** 2
-                        b += (Y[i, c] - Y2[j, c]) ** 2
+                        step = Y[i, c] - Y2[j, c]
+                        b += step * step
+                        e += step * (B[i, c] - B2[j, c])
                     r2[j] = a
                     q2[j] = b
+                    cross[j] = e
         _finish(code, first, second, trace, r2, r2 if white else q2, cross, product, out[i])

@@ -19,8 +19,8 @@ dimensions on, light-tailed kernels miss samples that run off to infinity (Theor
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,7 @@ from fathometer.stein.sample import Sample, as_array, refuse_non_finite
 
 RECIPES = ("median", "scaled_median", "sample_covariance", "score_covariance")
 _MEDIAN_POINTS = 1000
+_LEAST = 1e-75  # the inverse square of a smaller spread overflows in the sums
 
 
 Tilt = Callable[[Float[np.ndarray, "n d"]], tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n d"]]]
@@ -98,6 +99,10 @@ class Kernel:
     def parts(self) -> tuple["Kernel", ...]:
         """The summands."""
         return (self,)
+
+    def __str__(self) -> str:
+        cells = ((field.name, getattr(self, field.name)) for field in fields(cast(Any, self)))
+        return f"{type(self).__name__}({', '.join(f'{name}={_in_words(value)}' for name, value in cells)})"
 
     def __add__(self, other: "Kernel") -> "KernelSum":
         return KernelSum(summands=(*self.parts, *other.parts))
@@ -234,6 +239,9 @@ class KernelSum(Kernel):
         """The summands."""
         return self.summands
 
+    def __str__(self) -> str:
+        return " + ".join(str(part) for part in self.summands)
+
     def theory(self, dimension: int) -> str:
         """Void in a ``dimension`` only if it is void there for every summand."""
         reasons = [part.theory(dimension) for part in self.summands]
@@ -294,7 +302,7 @@ def preconditioner_matrix(choice: Any, sample: Sample) -> Float[np.ndarray, "d d
         if not np.allclose(matrix, matrix.T, rtol=1e-10, atol=0):
             raise InputError("preconditioner is not symmetric; pass a symmetric positive definite matrix.")
     scale = np.sqrt(np.clip(np.diag(matrix), 0, None))
-    if (scale == 0).any():
+    if (scale < _LEAST).any():
         raise InputError(f"{name} is singular: coordinate {int(np.argmin(scale))} has no spread.{hint}")
     lowest = float(np.linalg.eigvalsh(matrix / np.outer(scale, scale))[0])
     if lowest < 1e-13 * d:
@@ -339,6 +347,14 @@ def _recipe(choice: str, sample: Sample) -> Float[np.ndarray, "d d"]:
             f"{values[0]:.2g}. Take more points, or pass a matrix."
         )
     return (vectors / values) @ vectors.T
+
+
+def _in_words(value: Any) -> str:
+    """A field of a kernel; of a matrix only its shape."""
+    if isinstance(value, Kernel):
+        return str(value)
+    shape = np.shape(value)
+    return f"<{' x '.join(map(str, shape))} array>" if shape else repr(value)
 
 
 def _check_length(name: str, value: float) -> None:

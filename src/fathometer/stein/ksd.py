@@ -38,6 +38,7 @@ _PROBED = 64
 _FADED = 0.2
 _FEWEST_FOR_TAILS = 200
 _MIDDLE = 200
+_LARGEST_SINGLE = 1e8  # fourth powers must stay below 3e38, also in sums over coordinates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -127,7 +128,8 @@ def ksd(
 
     Raises:
         InputError: If shapes differ, something is not finite, weights do not sum to one, the
-            statistic or precision is unknown, or "U" is asked of one point.
+            statistic or precision is unknown, "U" is asked of one point, or a number is beyond 1e8 in single
+            precision.
         BudgetError: If the prepared points do not fit the memory.
 
     Warns:
@@ -147,6 +149,8 @@ def ksd(
     w = read_weights(weights, sample.size, signed=True)
     _warn_of_heavy_tails(sample)
     fitted = read_kernel(kernel, sample)
+    if precision == "single":
+        _refuse_overflow(sample)
     gram = SteinGram(sample, fitted, single=precision == "single")
     rows = gram.product(w)
     parts = w * rows
@@ -233,6 +237,15 @@ def _rounding(w: np.ndarray, diagonal: np.ndarray, d: int) -> float:
     """
     scale = float((np.abs(w) * np.sqrt(np.clip(diagonal, 0, None))).sum()) ** 2
     return np.finfo(float).eps * (8 + d + np.log2(1 + len(w))) * scale
+
+
+def _refuse_overflow(sample: Sample) -> None:
+    largest = max(np.abs(sample.points).max(), np.abs(sample.scores).max())
+    if largest > _LARGEST_SINGLE:
+        raise InputError(
+            f"points or scores hold {largest:g} in size; in single precision the sums overflow beyond "
+            f'{_LARGEST_SINGLE:g}. Use precision="double".'
+        )
 
 
 def _single_error(gram: SteinGram, exact: SteinGram, w: np.ndarray, rows: np.ndarray) -> float:

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from fathometer.errors import InputError
 from fathometer.stein.doors import draws_of, is_inference_data
 
+_LARGEST = 1e75  # fourth powers of larger numbers overflow
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -79,7 +81,7 @@ def read_points(points: Any, *, name: str = "points") -> Float[np.ndarray, "n d"
 
     Raises:
         InputError: If it is not numeric, has another number of dimensions, is empty, or
-            holds NaN or infinity (the first bad row is named).
+            holds NaN, infinity or numbers beyond 1e75 (the first bad row is named).
     """
     array = draws_of(points) if is_inference_data(points) else as_array(points, name=name)
     if array.ndim == 1:
@@ -96,6 +98,12 @@ def read_points(points: Any, *, name: str = "points") -> Float[np.ndarray, "n d"
             f"{name} are empty (shape {array.shape}); at least one point of one coordinate is needed."
         )
     refuse_non_finite(array, name)
+    if np.abs(array).max() > _LARGEST:
+        i, j = np.argwhere(np.abs(array) > _LARGEST)[0]
+        raise InputError(
+            f"{name} hold {array[i, j]:g} in row {i}, coordinate {j}; beyond {_LARGEST:g} the sums "
+            "overflow. Did the sampler diverge? If not, take other units."
+        )
     return np.ascontiguousarray(array)
 
 
@@ -106,7 +114,8 @@ def as_array(values: Any, *, name: str) -> np.ndarray:
         InputError: If the values are not real numbers in a rectangular array.
     """
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().resolve_conj().resolve_neg().numpy()
+        values = values.detach().cpu().resolve_conj().resolve_neg()
+        values = (values.double() if values.is_floating_point() else values).numpy()
     try:
         array = np.asarray(values)
     except ValueError:

@@ -267,7 +267,7 @@ class SteinGram:
         def run(rows: slice) -> None:
             part = a.part(rows)
             fill_products(
-                *numbers, part.Z, part.Y, part.norms, b.Z, b.Y, b.norms, white, ratio,
+                *numbers, part.Z, part.Y, part.B, part.norms, b.Z, b.Y, b.B, b.norms, white, ratio,
                 ZZ[rows], YY[rows], BB[rows], SS[rows], out[rows],
             )  # fmt: skip
 
