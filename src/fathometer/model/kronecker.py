@@ -133,7 +133,7 @@ def _squares(mine: _Part, other: _Part) -> float:
     a, b = (part.inputs(slice(0, len(part.x))) for part in (mine, other))
     if a.shape[1] == 1:  # outer products: no row is written down
         d, e = (part.back.reshape(*part.back.shape[:2], -1) for part in (mine, other))
-        of_slopes = torch.einsum("kno,jmo->knjm", d, e).square().sum((0, 2))
+        of_slopes = torch.einsum("knp,jmp->knjm", d, e).square().sum((0, 2))
         return float(((a[:, 0] @ b[:, 0].T).square() * of_slopes).sum())
     return sum(
         float((R.flatten(1) @ S.flatten(1).T).square().sum()) for R in mine.rows() for S in other.rows()
