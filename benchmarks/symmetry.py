@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from benchmarks.goal import faster, megabytes, seconds
 from benchmarks.race import Race
-from fathometer.symmetry import Action, TiedLinear, network_automorphisms
+from fathometer.symmetry import Action, TiedLinear, network_automorphisms, tie
 
 PEERS = ["emlp==1.0.3", "jax", "jaxlib", "optax", "pynauty==2.8.8.1"]
+# By hand: AutoEquiv is in its repository only; symm-learning 0.8.1 (escnn 1.0.11, lie-learn, py3nj, pymanopt)
+# goes in without its dependencies, which ask for an older numpy, and py3nj needs a Fortran compiler.
 
 SIDE, CHANNELS, BATCH = 256, 8, 64
 
@@ -26,6 +28,7 @@ def races() -> Iterator[Race]:
     yield from ties()
     yield from lazy()
     yield from hand_written()
+    yield against_symm_learning()
     yield from against_dense()
     yield from searches()
 
@@ -329,6 +332,54 @@ def _fifteen(X: Tensor) -> Tensor:
     rows = [torch.diag(v) for v in (d, r, c)] + [v[:, None].expand(n, n) for v in (d, r, c)]
     rows += [v[None, :].expand(n, n) for v in (d, r, c)] + [torch.diag(v) for v in (t, s)]
     return torch.stack([X, X.T, *rows, t[:, None].expand(n, n), s[:, None].expand(n, n)]).flatten(1)
+
+
+def against_symm_learning() -> Race:
+    """The same layer as symm-learning's, weights taken from it; its matrix comes from irreducible parts."""
+    n, action = 64, Action.cyclic(64)
+    x = _signal(n)
+    try:
+        theirs = _symm_learning(n)
+    except ImportError as cause:
+        missing = str(cause)
+        layer = TiedLinear(action, CHANNELS, CHANNELS, bias=False)
+
+        def peer() -> Any:
+            raise ImportError(missing)
+    else:
+        dense = nn.Linear(CHANNELS * n, CHANNELS * n, bias=False)
+        with torch.no_grad():
+            dense.weight.copy_(theirs.weight)
+        layer = tie(dense, action)
+        flat = lambda x: theirs(x.flatten(1)).unflatten(1, (CHANNELS, -1))  # noqa: E731
+        peer = _step(flat, x, list(theirs.parameters()))
+    return Race(
+        title=f"Training step tied to Z_{n}: {CHANNELS} channels, batch {BATCH}, against symm-learning",
+        goal=faster("symm-learning", 20),
+        ours=_step(layer, x, [layer.weight]),
+        peers={"symm-learning": peer},
+        agree=_close,
+        repeats=11,
+    )
+
+
+def _symm_learning(n: int) -> Any:
+    """Its linear layer on copies of the regular representation of Z_n.
+
+    A library for rotations in space that it loads but does not need for finite groups is compiled
+    for another numpy: an empty module stands for it.
+    """
+    names = ("", ".representations", ".representations.SO3", ".representations.SO3.wigner_d")
+    for name in names:
+        module = types.ModuleType("lie_learn" + name)
+        module.__path__ = []
+        sys.modules.setdefault(module.__name__, module)
+    sys.modules["lie_learn" + names[-1]].__dict__.setdefault("wigner_D_matrix", None)
+    torch.manual_seed(0)
+    groups = importlib.import_module("escnn.group")
+    layers = importlib.import_module("symm_learning.nn")
+    copies = groups.directsum([groups.CyclicGroup(n).regular_representation] * CHANNELS)
+    return layers.eLinear(copies, copies, bias=False)
 
 
 def against_dense() -> Iterator[Race]:

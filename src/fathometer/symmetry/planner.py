@@ -17,10 +17,10 @@ from fathometer.symmetry.rows import RowsKernel, UntiedKernel, free_subgroup
 from fathometer.symmetry.tying import Tying
 
 KERNELS = ("auto", "dense", "untied", "halves", "rows", "blocks", "fourier", "im2col")
-WORTHWHILE = 0.5
+WORTHWHILE = 0.6
 """Share of the dense cost that another kernel must stay below."""
 
-OVERHEAD = 2e5
+OVERHEAD = 7e4
 """What the calls of a structured kernel cost, in multiplications a sample of a batch of 64."""
 
 LARGEST_HALF = 0.85
@@ -116,7 +116,7 @@ def _halves_or_dense(tying: Tying, in_channels: int, out_channels: int) -> nn.Mo
     if pair is not None and halves_cost(pair, in_channels, out_channels) + OVERHEAD <= LARGEST_HALF * dense:
         return HalvesKernel(tying, pair)
     rows = RowsKernel(tying, free_subgroup(tying.action, tying.sizes))
-    return rows if len(rows.moved) > 1 or rows.entries.by_runs else DenseKernel(tying)
+    return rows if rows.entries.by_runs else DenseKernel(tying)
 
 
 def _is_untied(tying: Tying) -> bool:

@@ -205,7 +205,7 @@ def dense_tying(action: Action) -> Tying:
 
 
 def _trusted(labels: np.ndarray, bias: np.ndarray, action: Action) -> Tying:
-    """A dense design whose labels are by construction what `Tying` would check: most of a small one's time."""
+    """A dense design; its labels are by construction what `Tying` checks, half of a small one's time."""
     tying = Tying.__new__(Tying)
     tying.labels, tying.signs = labels, None
     tying._bias, tying.bias_signs = bias.astype(np.int32), None
