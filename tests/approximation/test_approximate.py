@@ -155,6 +155,22 @@ def test_a_budget_of_units_is_spent_on_a_chain():
     assert net.units <= 6 and net.method == "chain" and net.value <= 1e-3
 
 
+@pytest.mark.parametrize(("units", "levels"), [(5, (2, 3)), (8, (4, 4))])
+def test_a_budget_of_units_for_a_product_is_its_closed_form(units, levels):
+    net = approximate("x*y", [(0, 1), (0, 1)], units=units)
+    assert net.units <= units
+    assert net.value == pytest.approx(sum(0.25**m for m in levels) / 8, rel=1e-6)
+
+
+def test_a_budget_of_units_is_shared_by_the_pieces_between_kinks():
+    net = approximate("max(x^2, 0.25)", (0, 1), units=8)
+    assert net.units <= 8
+    assert net.certificate.level == "exact"
+    # one ReLU clips, the others square on a length of 1/2; the joints take their share of the error
+    assert net.value <= 4 * 0.5**2 * 0.25**5 / 8
+    assert approximate("abs(x-0.3)", (0, 1), units=3).value < 1e-15
+
+
 @pytest.mark.parametrize(("f", "w"), [("sin(100*x)", 100), ("sin(1000*x)", 1000)])
 def test_high_frequencies_are_folded_at_one_unit_an_octave(f, w):
     net = approximate(f, (0, 1), 1e-2)
@@ -235,7 +251,11 @@ def test_the_tradeoff_has_all_four_counts():
         (lambda: approximate("x^2", (0, 1), 1e-8, dtype=torch.float32), "float32 networks"),
         (lambda: approximate("x^2", (0, 1), 0.1, dtype="int8"), "dtype is int8"),
         (lambda: approximate("x*y", [(0, 1)] * 2, 0.1, dtype=torch.float32), "certified in float64"),
-        (lambda: approximate("x*y+x", [(0, 1), (0, 1)], units=9), "this one has 2: pass error"),
+        (lambda: approximate("x*y+x", [(0, 1)] * 2, 0.1, wiring="layered"), "this one has 2: pass wiring"),
+        (
+            lambda: approximate("abs(x-y)+abs(x+y-1)", [(0, 1)] * 2, units=1),
+            "units=1 are too few; .* takes 2",
+        ),
         (
             lambda: approximate(lambda p: p[:, 0] * p[:, 1], [(0, 1)] * 2, 0.1),
             "callable of several variables",
@@ -244,7 +264,6 @@ def test_the_tradeoff_has_all_four_counts():
         (lambda: approximate("sign(x*y)", [(0, 1)] * 2, 0.1), "f has 'sign' of several variables"),
         (lambda: approximate("(x*y+10^9)*(y+10^-9)-10^9*y", [(0, 1)] * 2, 1e-5), "float64 rounds by"),
         (lambda: approximate("x^2", (0, 1), 1e-4, layers=2), "cannot be met within units=None, layers=2"),
-        (lambda: approximate("abs(exp(x)-2)", (0, 1), units=3), "units= is for functions without kinks"),
         (lambda: approximate("1/(x-0.5)", (0, 1), 0.1), "f is -?inf at 0.5"),
     ],
 )

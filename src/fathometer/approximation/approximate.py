@@ -7,7 +7,7 @@ Chebyshev emulation as a fallback. Each is certified; the smallest that holds wi
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fathometer.drawing.picture import Picture
 
 MOST_SHALLOW = 40
+_HALVINGS = 8  # of 31 bits of error: the request is known to a twelfth
 _ROUND = 1e-9
 _WAVES = 9.5  # radians: one period and a half
 _SAMPLED = 0.997  # samples see almost all of an error; the certificate sees the rest
@@ -160,7 +161,8 @@ def approximate(
         f: Text such as ``"exp(x)"``, a sympy expression, a numpy series, a table ``(xs, ys)``, or a callable.
         domain: ``(a, b)``, or a list of one pair a variable (then f is a formula).
         error: Sup error > 0; or
-        units: a budget of hidden units, for the least certified error.
+        units: a budget of hidden units, for the least certified error found (with kinks or several
+            variables by halving the request).
         wiring: "skip" (a unit may read everything before it) or "layered".
         breakpoints: Kinks and jumps of a callable; those of formulas are found.
         method: "auto", "chain" (fitted squares) or "chebyshev" (emulation, nothing is searched).
@@ -179,6 +181,14 @@ def approximate(
     """
     target = as_target(f, domain, curvature=second_derivative, breakpoints=breakpoints)
     request = _checked(target, error, units, wiring, activations, layers, dtype, method, seed)
+    if units is not None and (target.dimension != 1 or breaks_of(target)):
+        return _budgeted(
+            target, units,
+            lambda e: approximate(
+                f, domain, e, wiring=wiring, breakpoints=breakpoints, method=method, seed=seed,
+                activations=activations, layers=layers, dtype=dtype, second_derivative=second_derivative,
+            ),
+        )  # fmt: skip
     if target.dimension != 1:
         return _composed(target, request)
     known = {"second_derivative": second_derivative, "breakpoints": tuple(breakpoints)}
@@ -201,12 +211,35 @@ def approximate(
     return best
 
 
+def _budgeted(target: Target, units: int, build: Callable[[float], Approximation]) -> Approximation:
+    """Within a budget, where parts share the error: the request is halved on a log scale."""
+    size = float(np.abs(target.values(sample_points(target, 1025))).max()) or 1.0
+    low, high = math.log2(1e-9 * size), math.log2(2 * size)
+    best = build(2.0**high)
+    if best.units > units:
+        raise InputError(f"units={units} are too few; even an error of {2.0**high:.3g} takes {best.units}.")
+    trial = low  # once the finest: what is exact fits at any error
+    for _ in range(_HALVINGS + 1):
+        try:
+            found = build(2.0**trial)
+        except InputError:  # below what rounding allows
+            found = None
+        if found is not None and found.units <= units:
+            high, best = trial, min(best, found, key=lambda net: net.value)
+            if trial == low:
+                break
+        else:
+            low = trial
+        trial = (low + high) / 2
+    return replace(best, requested=math.nan)
+
+
 def _composed(target: Target, request: _Request) -> Approximation:
     """Several variables: block by block along the formula."""
-    if request.units is not None or request.layers is not None or request.wiring != "skip":
+    if request.layers is not None or request.wiring != "skip":
         raise InputError(
-            "units=, layers= and layered wiring are for functions of one variable; "
-            f"this one has {target.dimension}: pass error and wiring='skip'."
+            "layers= and layered wiring are for functions of one variable, where every piece is seen; "
+            f"this one has {target.dimension}: pass wiring='skip'."
         )
     if request.dtype != "float64":
         raise InputError(
@@ -322,7 +355,7 @@ def _candidates(target: Target, method: str, request: _Request) -> Iterator[tupl
     if breaks or target.breakpoints:
         from fathometer.approximation.kinks import joined
 
-        yield "kinks", lambda e: joined(target, breaks, e, request.steps, request.units, request.seed)
+        yield "kinks", lambda e: joined(target, breaks, e, request.steps, request.seed)
         return
     if method == "chebyshev":
         yield "chebyshev", lambda e: _emulation(target, e)

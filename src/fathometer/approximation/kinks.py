@@ -59,16 +59,12 @@ def _zeros(test: Node, name: str, a: float, b: float) -> list[Fraction]:
     return zeros
 
 
-def joined(
-    target: Target, breaks: tuple[Fraction, ...], error: float, steps: bool, units: int | None, seed: int
-) -> SkipNetwork:
+def joined(target: Target, breaks: tuple[Fraction, ...], error: float, steps: bool, seed: int) -> SkipNetwork:
     """The network of all pieces.
 
     Raises:
-        InputError: If f jumps and steps are not allowed, or a budget of units is given.
+        InputError: If f jumps and steps are not allowed.
     """
-    if units is not None and not _all_affine(target, breaks):
-        raise InputError("units= is for functions without kinks; with kinks or jumps pass error.")
     from fathometer.approximation.approximate import approximate
 
     a, b = target.interval
