@@ -79,7 +79,8 @@ def numerical_dimension(model: nn.Module, seed: int) -> int:
     """Dimension of the rescalings by linear algebra: directions v with ``J(theta) (theta * v) = 0``.
 
     Jacobians at random weights and random inputs, small ones (where nothing saturates) and large ones (which
-    reach the clips), are stacked until there are four rows for each weight. A running mean counts as a weight; torch does not differentiate by it, so its
+    reach the clips), are stacked until there are four rows for each weight. A running mean counts as a
+    weight; torch does not differentiate by it, so its
     columns are differences.
     """
     movable = {
