@@ -45,7 +45,7 @@ def kendall(*, full: bool = False, seed: int = 0) -> Outcome:
     Rectifier perceptrons 64-w-10 on 240 digits of which a tenth have a wrong label; weights at
     initialization are the prior of one more bound. Networks and numbers are ours; the question is theirs.
 
-    At full size (54 networks, two minutes of CPU) the sizes of the weights order the gap: norms, path norms and
+    At full size (54 networks, two minutes) the sizes of the weights order the gap: norms, path norms and
     PAC-Bayes bounds reach a tau of 0.75 to 0.8. Curvature orders it the wrong way round: trace, norm and
     Frobenius norm of the Hessian lie between -0.5 and -0.3, because networks that were driven further down
     have less curvature and a larger gap. Measures relative to the weights lie around zero: invariance makes a
