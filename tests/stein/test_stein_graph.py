@@ -29,7 +29,7 @@ def vanish_on_faces(constrain, point, i, j, constants, faces):
             constrain([(i, 0, 1.0), (i, j + 1, -s)], c3 / 2 * s**2)
 
 
-def brute_force(x, b, pairs, constants, support=None, q=None):
+def brute_force(x, b, pairs, constants, support=None, q=None):  # noqa: C901 - the program, constraint by constraint
     """The program written down constraint by constraint, as in the definition, and a general solver."""
     n, d = x.shape
     c1, c2, c3 = constants

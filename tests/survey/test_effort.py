@@ -83,3 +83,11 @@ def test_a_brief_survey_is_whole_and_says_what_it_left_out(monkeypatch):
     assert any("does not search the orbit" in skipped.reason for skipped in result.skipped)
     facts = {fact.label: fact for fact in result["network"].facts}
     assert facts["examples N"].value == 20
+
+
+def test_a_small_network_is_surveyed_by_one_thread_and_a_large_one_by_all(monkeypatch):
+    surface = fm.model.embedded("digits-mlp").surface()
+    assert effort.worth(surface) == 1
+    monkeypatch.setattr(effort, "SMALL", 1e3)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
+    assert effort.worth(surface) == 7

@@ -300,8 +300,8 @@ def _checked(
 ) -> _Request:  # fmt: skip
     if (error is None) == (units is None):
         raise InputError("pass either error or units=, one of them.")
-    if units is not None and (isinstance(units, bool) or not isinstance(units, int) or units < 0):
-        raise InputError(f"units is {units!r}; a whole number from 0 on is needed.")
+    _check_whole("units", units, 0)
+    _check_whole("layers", layers, 1)
     if error is not None and not (isinstance(error, int | float | np.floating) and 0 < error < math.inf):
         raise InputError(f"error is {error!r}; a positive number is needed.")
     if wiring not in ("skip", "layered"):
@@ -310,18 +310,6 @@ def _checked(
         raise InputError(f"method is {method!r}; there are 'auto', 'chain' and 'chebyshev'.")
     if not set(activations) <= {"relu", "step"} or "relu" not in activations:
         raise InputError(f"activations is {tuple(activations)}; 'relu' with or without 'step' is needed.")
-    if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
-        raise InputError(f"layers is {layers!r}; a whole number from 1 on is needed.")
-    size = float(np.abs(target.values(sample_points(target, 1025))).max())
-    floors = {"float64": 1e-14, "float32": 1e-6, "float16": 5e-3, "bfloat16": 3e-2}
-    name = "float64" if dtype is None else str(dtype).rpartition(".")[2]
-    if name not in floors:
-        raise InputError(f"dtype is {dtype}; one of {', '.join(floors)} is needed.")
-    if error is not None and error < floors[name] * size:
-        raise InputError(
-            f"error is {error:.3g}, but {name} networks of this size of f ({size:.3g}) round by about "
-            f"{floors[name] * size:.3g}; ask for more than that, or another dtype."
-        )
     return _Request(
         error=float(error) if error is not None else 0.0,
         units=units,
@@ -329,8 +317,28 @@ def _checked(
         steps="step" in activations,
         layers=layers,
         seed=seed,
-        dtype=name,
+        dtype=_held(target, None if error is None else float(error), dtype),
     )
+
+
+def _check_whole(name: str, number: Any, least: int) -> None:
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+        raise InputError(f"{name} is {number!r}; a whole number from {least} on is needed.")
+
+
+def _held(target: Target, error: float | None, dtype: Any) -> str:
+    """The dtype's name, if its rounding leaves room for the error."""
+    floors = {"float64": 1e-14, "float32": 1e-6, "float16": 5e-3, "bfloat16": 3e-2}
+    name = "float64" if dtype is None else str(dtype).rpartition(".")[2]
+    if name not in floors:
+        raise InputError(f"dtype is {dtype}; one of {', '.join(floors)} is needed.")
+    size = float(np.abs(target.values(sample_points(target, 1025))).max())
+    if error is not None and error < floors[name] * size:
+        raise InputError(
+            f"error is {error:.3g}, but {name} networks of this size of f ({size:.3g}) round by about "
+            f"{floors[name] * size:.3g}; ask for more than that, or another dtype."
+        )
+    return name
 
 
 def _allowed(network: SkipNetwork, request: _Request, best: Approximation | None) -> bool:
@@ -360,7 +368,12 @@ def _candidates(target: Target, method: str, request: _Request) -> Iterator[tupl
     if method == "chebyshev":
         yield "chebyshev", lambda e: _emulation(target, e)
         return
-    swing = max(swings(target.formula, target), default=0.0) if target.formula is not None else 0.0
+    yield from _of_one_formula(target, method, request)
+
+
+def _of_one_formula(target: Target, method: str, request: _Request) -> Iterator[tuple[str, Build]]:
+    """Candidates for a function without breaks."""
+    swing = _swing(target)
     if request.units is None and request.layers != 1 and swing > _WAVES:
         yield "fold", lambda e: composed(target, e, request.seed)[0]
         if swing > 3 * _WAVES:
@@ -374,14 +387,22 @@ def _candidates(target: Target, method: str, request: _Request) -> Iterator[tupl
     if request.layers == 1:
         return
     if c is not None:
-        search = ChainSearch(target=target, seed=request.seed)
-        if request.units is not None:
-            yield "chain", lambda e: search.closest(request.units or 0)
-            return
-        yield "chain", lambda e: search.smallest(_SAMPLED * e, lambda net: _units(net, request, target))
-        yield "chebyshev", lambda e: _emulation(target, e)
+        yield from _deep(target, request)
     elif request.units is None:
         yield "wide", lambda e: shallow(target, target.domain, error=e).network(request.wiring)
+
+
+def _deep(target: Target, request: _Request) -> Iterator[tuple[str, Build]]:
+    search = ChainSearch(target=target, seed=request.seed)
+    if request.units is not None:
+        yield "chain", lambda e: search.closest(request.units or 0)
+        return
+    yield "chain", lambda e: search.smallest(_SAMPLED * e, lambda net: _units(net, request, target))
+    yield "chebyshev", lambda e: _emulation(target, e)
+
+
+def _swing(target: Target) -> float:
+    return max(swings(target.formula, target), default=0.0) if target.formula is not None else 0.0
 
 
 def _units(network: SkipNetwork, request: _Request, target: Target) -> int:

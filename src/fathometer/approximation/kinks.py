@@ -83,15 +83,10 @@ def joined(target: Target, breaks: tuple[Fraction, ...], error: float, steps: bo
     affine = _all_affine(target, breaks)
     for i, (left, right) in enumerate(pairwise(cuts)):
         low, high = _limits(target, left, right)
-        jump = low - last_value if i else 0.0
         size = max(abs(low), abs(last_value), 1e-300)
-        if i and abs(jump) > 1e-9 * size + 1e-12:
-            if not steps:
-                raise InputError(
-                    f"f has a jump of {abs(jump):.4g} at {float(left):.6g}; a ReLU network cannot get below "
-                    f"half of it, {abs(jump) / 2:.4g}. Allow steps: activations=('relu', 'step')."
-                )
-            total = total + jump * build.step(_shifted(x, left))
+        if i and abs(low - last_value) > 1e-9 * size + 1e-12:
+            _check_jump(low - last_value, left, steps)
+            total = total + (low - last_value) * build.step(_shifted(x, left))
         if affine:
             slope = (high - low) / float(right - left)
             if i == 0:
@@ -111,6 +106,14 @@ def joined(target: Target, breaks: tuple[Fraction, ...], error: float, steps: bo
             total = total + inlined(build, network, clipped) + ((low - start) if i == 0 else -start)
         last_value = high
     return build.network(total)
+
+
+def _check_jump(jump: float, at: Fraction, steps: bool) -> None:
+    if not steps:
+        raise InputError(
+            f"f has a jump of {abs(jump):.4g} at {float(at):.6g}; a ReLU network cannot get below "
+            f"half of it, {abs(jump) / 2:.4g}. Allow steps: activations=('relu', 'step')."
+        )
 
 
 def _shifted(x: Affine, c: Fraction) -> Affine:

@@ -278,26 +278,9 @@ def _chord_gaps(target: Target, sign: int, x: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _general(target: Target, pieces: int | None, error: float | None) -> ShallowFit:
-    samples = 8001
-    if error is None:
-        n = int(pieces or 1)
-        y = target.values(np.linspace(*target.interval, 513))
-        low, high = 0.0, float(np.ptp(y)) / 2 + 1e-300
-        samples = min(400_001, max(samples, 400 * n + 1))
-        while len(shortest_path(target, high, samples)[0]) - 1 > n:
-            high *= 2
-        for _ in range(44):
-            middle = math.sqrt(low * high) if low else high / 8
-            try:
-                fits = len(shortest_path(target, middle, samples)[0]) - 1 <= n
-            except InputError:
-                fits = False
-            low, high = (low, middle) if fits else (middle, high)
-            if high - low < 1e-9 * high or high < 1e-14 * (1 + np.abs(y).max()):
-                break
-        error = high
-    else:
-        samples = min(400_001, max(samples, 400 * least_pieces(target, error) + 1))
+    wanted = int(pieces or 1) if error is None else least_pieces(target, error)
+    samples = min(400_001, max(8001, 400 * wanted + 1))
+    error = _least_tube(target, wanted, samples) if error is None else error
     tube = error
     knots, values = shortest_path(target, tube, samples)
     found = _sup(target, knots, values)
@@ -316,6 +299,24 @@ def _general(target: Target, pieces: int | None, error: float | None) -> Shallow
         knots, values = _padded(knots, values, pieces)
     optimal = len(knots) - 1 <= least_pieces(target, found * (1 - 1e-4)) or found < 1e-14
     return ShallowFit(knots=knots, values=values, error=found, optimal=optimal, gap=1e-4)
+
+
+def _least_tube(target: Target, pieces: int, samples: int) -> float:
+    """Half the width of the thinnest tube that so many pieces pass, by bisection."""
+    y = target.values(np.linspace(*target.interval, 513))
+    low, high = 0.0, float(np.ptp(y)) / 2 + 1e-300
+    while len(shortest_path(target, high, samples)[0]) - 1 > pieces:
+        high *= 2
+    for _ in range(44):
+        middle = math.sqrt(low * high) if low else high / 8
+        try:
+            fits = len(shortest_path(target, middle, samples)[0]) - 1 <= pieces
+        except InputError:
+            fits = False
+        low, high = (low, middle) if fits else (middle, high)
+        if high - low < 1e-9 * high or high < 1e-14 * (1 + np.abs(y).max()):
+            break
+    return high
 
 
 def _padded(knots: np.ndarray, values: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:

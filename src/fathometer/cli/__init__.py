@@ -5,6 +5,7 @@ the only floor that prints and exits: an error of the package becomes one line o
 and an exit code (2: the request is wrong; 3: it cannot be done here).
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows ``fathometer``; from the shell if None.
     """
+    # Read once, when torch is imported: threads that wait must not take the processor from other programs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     code, message = run(given or ["--help"])
     if message and not launch.report(message):

@@ -102,7 +102,7 @@ def fill_direct(code, first, second, trace, Z, Y, B, Z2, Y2, B2, white, out):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def fill_products(
+def fill_products(  # noqa: C901 - one compiled nest of loops
     code,
     first,
     second,

@@ -17,6 +17,8 @@ from fathometer.work import numpy_generator
 
 ALLOWED = {False: 2e12, True: 4e13}
 """Floating-point operations of a default and of a thorough survey."""
+SMALL = 1e9
+"""Operations of a pass over the data below which a second thread only waits for the first."""
 FEWEST = 16
 """Examples below which none are left out."""
 
@@ -129,6 +131,15 @@ FULL = Effort(
     dense=1,
 )
 THOROUGH = replace(FULL, name="thorough", passes=100_000, probes=20, steps=160, points=61, draws=400, dense=3)
+
+
+def worth(surface: LossSurface) -> int:
+    """How many threads a survey takes: all that torch has, but one for a small network.
+
+    Beside another program, two threads took 290 s of processor time for the embedded network, one 23 s:
+    each waits for the other after every small product.
+    """
+    return 1 if forward_flops(surface) < SMALL else torch.get_num_threads()
 
 
 def planned(

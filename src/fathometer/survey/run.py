@@ -19,11 +19,12 @@ from fathometer.errors import FathometerError, InputError
 from fathometer.files import write_atomic
 from fathometer.results import Result
 from fathometer.survey import equivariance, expressiveness, flatness, network, sampling, terrain
+from fathometer.survey.effort import worth
 from fathometer.survey.report import build_report
 from fathometer.survey.subject import Subject, subject_of
 from fathometer.survey.vocabulary import Section, Skipped
 from fathometer.types import Kind, Progress
-from fathometer.work import Ledger, check_seed, environment, exchange, phase, rank, silent
+from fathometer.work import Ledger, check_seed, environment, exchange, phase, rank, silent, threads
 
 T = TypeVar("T")
 Measure = Callable[[Subject], Section]
@@ -146,17 +147,18 @@ def survey(
         "sha256": subject.fingerprint,
     }
     ledger = _opened(run_dir, _key(manifest))
-    try:
-        sections, skipped = _measured(subject, chosen, ledger, run_dir is not None, report)
-    finally:
-        if ledger is not None:
-            ledger.close()
-    manifest |= {
-        "instruments": list(chosen),
-        "seconds": {section.name: round(section.seconds, 2) for section in sections},
-        "total_seconds": round(time.perf_counter() - start, 2),
-        "environment": environment(),
-    }
+    with threads(worth(subject.surface)):
+        try:
+            sections, skipped = _measured(subject, chosen, ledger, run_dir is not None, report)
+        finally:
+            if ledger is not None:
+                ledger.close()
+        manifest |= {
+            "instruments": list(chosen),
+            "seconds": {section.name: round(section.seconds, 2) for section in sections},
+            "total_seconds": round(time.perf_counter() - start, 2),
+            "environment": environment(),
+        }
     result = SurveyResult(
         name=subject.name,
         story=subject.story,

@@ -95,7 +95,7 @@ def _fill_runs(weight: np.ndarray, runs: np.ndarray, matrix: np.ndarray) -> None
 
 
 @njit(cache=True, nogil=True)
-def _add_runs(weight: np.ndarray, runs: np.ndarray, matrix: np.ndarray, over: bool) -> None:
+def _add_runs(weight: np.ndarray, runs: np.ndarray, matrix: np.ndarray, over: bool) -> None:  # noqa: C901 - one compiled nest of loops
     for o in range(weight.shape[0]):
         for i in range(weight.shape[1]):
             for r in range(runs.shape[1]):

@@ -166,7 +166,7 @@ def _merge(parent: np.ndarray, a: int, b: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _signed_pair_orbits(
+def _signed_pair_orbits(  # noqa: C901 - one compiled nest of loops
     inputs: np.ndarray,
     outputs: np.ndarray,
     input_signs: np.ndarray,

@@ -4,6 +4,8 @@ No timing is involved, so the choice, and with it every bit of the result, is th
 every machine. The dense kernel is kept unless another is expected to be clearly cheaper.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import nn
 
@@ -44,19 +46,26 @@ def plan(name: str, tying: Tying, in_channels: int, out_channels: int) -> nn.Mod
         return DenseKernel(tying)
     if tying.signs is not None or tying.num_orbits == 0:
         raise InputError(f'kernel is "{name}", but the tying is signed or empty; only "dense" computes it.')
-    if name == "im2col":
-        return BlockKernel(tying, orbit_terms(tying), "im2col")
-    if name == "rows":
-        return RowsKernel(tying, free_subgroup(tying.action, tying.sizes))
-    if name == "untied":
-        if not _is_untied(tying):
-            raise InputError(
-                f'kernel is "untied", but the entries are not {tying.labels.size} weights in their order.'
-            )
-        return UntiedKernel(tying)
+    if name in _WITHOUT_GROUP:
+        return _WITHOUT_GROUP[name](tying)
     if tying.action is None:
         raise InputError(f'kernel is "{name}", but the tying knows no action; choose "dense" or "im2col".')
     return _of_the_group(name, tying, tying.action)
+
+
+def _untied(tying: Tying) -> UntiedKernel:
+    if not _is_untied(tying):
+        raise InputError(
+            f'kernel is "untied", but the entries are not {tying.labels.size} weights in their order.'
+        )
+    return UntiedKernel(tying)
+
+
+_WITHOUT_GROUP: dict[str, Callable[[Tying], nn.Module]] = {
+    "im2col": lambda tying: BlockKernel(tying, orbit_terms(tying), "im2col"),
+    "rows": lambda tying: RowsKernel(tying, free_subgroup(tying.action, tying.sizes)),
+    "untied": _untied,
+}
 
 
 def _of_the_group(name: str, tying: Tying, action: Action) -> nn.Module:
