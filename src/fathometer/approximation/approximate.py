@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fathometer.approximation.blocks import swings
-from fathometer.approximation.certificates import Certificate, certify, sample_points
+from fathometer.approximation.certificates import Certified, certify, sample_points
 from fathometer.approximation.chains import squared
 from fathometer.approximation.chebyshev import emulated
 from fathometer.approximation.layering import layered
@@ -24,8 +24,6 @@ from fathometer.approximation.smoothness import chebyshev_coefficients
 from fathometer.approximation.structure import composed
 from fathometer.approximation.target import Target, as_target
 from fathometer.errors import BudgetError, CapabilityError, InputError
-from fathometer.results import Result
-from fathometer.types import Kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +40,7 @@ Build = Callable[[float], "SkipNetwork | None"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Approximation(Result):
+class Approximation(Certified):
     """A network with its certificate.
 
     Attributes:
@@ -55,7 +53,6 @@ class Approximation(Result):
         network: The exact graph.
     """
 
-    certificate: Certificate
     table: dict[str, np.ndarray]
     method: str
     requested: float
@@ -65,21 +62,6 @@ class Approximation(Result):
     def __post_init__(self) -> None:
         if self.network is None:
             object.__setattr__(self, "network", SkipNetwork.from_table(self.table))
-
-    @property
-    def value(self) -> float:
-        """The certified sup error."""
-        return self.certificate.value
-
-    @property
-    def kind(self) -> Kind:
-        """A bound, or an estimate where nothing could be proved."""
-        return self.certificate.kind
-
-    @property
-    def error(self) -> float:
-        """Width of the certificate's enclosure."""
-        return self.certificate.error
 
     @property
     def units(self) -> int:

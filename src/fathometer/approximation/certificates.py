@@ -95,6 +95,32 @@ class Certificate(Result):
         return certificate_picture(self)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Certified(Result):
+    """An answer that is as good as its certificate.
+
+    Attributes:
+        certificate: The enclosure of the network's sup error.
+    """
+
+    certificate: Certificate
+
+    @property
+    def value(self) -> float:
+        """The certified sup error."""
+        return self.certificate.value
+
+    @property
+    def kind(self) -> Kind:
+        """A bound, or an estimate where nothing could be proved."""
+        return self.certificate.kind
+
+    @property
+    def error(self) -> float:
+        """Width of the certificate's enclosure."""
+        return self.certificate.error
+
+
 def certify(
     network: Any,
     f: Any,

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fathometer.approximation.certificates import Certificate, certify
+from fathometer.approximation.certificates import Certified, certify
 from fathometer.approximation.export import from_module
 from fathometer.approximation.network import SkipNetwork
 from fathometer.approximation.segments import pieces
 from fathometer.approximation.target import as_target
 from fathometer.errors import InputError
-from fathometer.results import Result
-from fathometer.types import Kind
 from fathometer.work import generator
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Trained(Result):
+class Trained(Certified):
     """The best trained network of several seeds.
 
     Attributes:
@@ -40,27 +38,11 @@ class Trained(Result):
         table: Its weights, as `SkipNetwork.table`.
     """
 
-    certificate: Certificate
     widths: tuple[int, ...]
     optimizer: str
     pieces: int
     errors: tuple[float, ...]
     table: dict[str, np.ndarray]
-
-    @property
-    def value(self) -> float:
-        """The certified sup error."""
-        return self.certificate.value
-
-    @property
-    def kind(self) -> Kind:
-        """That of the certificate."""
-        return self.certificate.kind
-
-    @property
-    def error(self) -> float:
-        """Width of the certificate's enclosure."""
-        return self.certificate.error
 
     @property
     def units(self) -> int:

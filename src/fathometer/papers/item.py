@@ -8,7 +8,7 @@ what was found here, a table, pictures.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fathometer.drawing.picture import Picture
 from fathometer.errors import InputError
@@ -65,6 +65,7 @@ class Outcome:
     pictures: tuple[Picture, ...] = ()
 
 
+@runtime_checkable
 class Runner(Protocol):
     """A function that rebuilds one item."""
 
