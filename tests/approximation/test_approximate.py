@@ -217,6 +217,7 @@ def test_chebyshev_emulation_needs_no_search():
     assert net.method == "chebyshev" and net.certificate.upper <= 1e-3
 
 
+@pytest.mark.untyped
 def test_an_answer_is_saved_with_its_weights_and_runs_in_torch(tmp_path):
     net = approximate("x^2", (0, 1), 1e-3)
     loaded = fm.load(net.save(tmp_path / "net.safetensors"))
