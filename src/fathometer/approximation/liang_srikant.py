@@ -193,7 +193,7 @@ def composition(functions: Sequence[Any], error: float) -> PaperNetwork:
     return PaperNetwork(build.network(value), "Corollary 7", promised, n)
 
 
-def product(linear_forms: Sequence[Sequence[float]], error: float) -> PaperNetwork:
+def product(linear_forms: Sequence[Sequence[float]] | np.ndarray, error: float) -> PaperNetwork:
     """Theorem 8: ``prod_i (w_i . x)`` on [0, 1]^d with ``sum_k |w_ik| <= 1``.
 
     Steps d(n+1), ReLUs (p-1) d (n+1), depth n+p, n = ceil(log2(pd/error)); the printed step count
