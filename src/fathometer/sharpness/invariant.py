@@ -90,7 +90,7 @@ def relative_trace(surface: LossSurface, tolerance: float = 0.01, seed: int = 0)
     """
     known = known_diagonal(surface)
     if known is not None:
-        return exact_sum(surface.theta.double().square() * known, surface)
+        return exact_sum(surface.theta.double().square() * known)
     return trace(relative_hessian(surface), "auto", tolerance, seed)
 
 

@@ -198,7 +198,7 @@ def _layer_trace(surface: LossSurface, layer: str, seed: int) -> Estimate:
     at = surface.space.positions(layer)
     known = curvature.known_diagonal(surface)
     if known is not None:
-        return curvature.exact_sum(known[at], surface)
+        return curvature.exact_sum(known[at])
     return trace(surface.double().hessian().restrict(at), "auto", 0.01, seed)
 
 
