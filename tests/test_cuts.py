@@ -139,7 +139,7 @@ def test_a_method_of_a_surface_does_not_see_the_cuts(name):
     agree([answer.to_dense() if isinstance(answer, fm.LinearOperator) else answer for answer in found])
 
 
-@pytest.mark.parametrize("kind", ["exact", "empirical"])  # another cut is another sample of the third kind
+@pytest.mark.parametrize("kind", ["exact", "empirical", "sampled"])
 def test_a_fisher_matrix_does_not_see_the_cuts(kind):
     agree([surface.fisher(kind=kind).to_dense() for surface in surfaces(labels=True)])
 
