@@ -16,17 +16,20 @@ from fathometer.symmetry.strided import view_of
 A = Action
 D5 = A.dihedral(5)
 CASES = {
-    "Z8": (A.cyclic(8), ("rows", "halves", "fourier", "blocks", "im2col")),
-    "Z7": (A.cyclic(7), ("rows", "fourier", "blocks", "im2col")),
-    "reversed": (A([[1, 2, 3, 4, 0]], [[4, 0, 1, 2, 3]]), ("fourier", "im2col")),
-    "D5": (D5, ("rows", "halves", "fourier", "blocks", "im2col")),
+    "Z8": (A.cyclic(8), ("rows", "halves", "cycles", "fourier", "blocks", "im2col")),
+    "Z7": (A.cyclic(7), ("rows", "cycles", "fourier", "blocks", "im2col")),
+    "reversed": (A([[1, 2, 3, 4, 0]], [[4, 0, 1, 2, 3]]), ("cycles", "fourier", "im2col")),
+    "D5": (D5, ("rows", "halves", "cycles", "fourier", "blocks", "im2col")),
     "S3 regular": (A.regular(A.symmetric(3)), ("halves", "fourier", "blocks")),
     "torus": (A.grid(4, 6), ("fourier", "blocks")),
     "p4m": (A.grid(5, 5, rotations=True, flips=True), ("fourier", "blocks")),
-    "two rings to one": (A([[1, 2, 0, 4, 5, 3]], [[1, 2, 0]]), ("rows", "fourier", "blocks", "im2col")),
-    "S5": (A.symmetric(5), ("halves", "fourier", "blocks", "im2col")),
+    "two rings to one": (
+        A([[1, 2, 0, 4, 5, 3]], [[1, 2, 0]]),
+        ("rows", "cycles", "fourier", "blocks", "im2col"),
+    ),
+    "S5": (A.symmetric(5), ("halves", "cycles", "fourier", "blocks", "im2col")),
     "pairs": (A.tuples(4, 2), ("halves", "blocks", "im2col")),
-    "pairs to points": (A.tuples(4, 2, outputs=A.symmetric(4)), ("blocks", "im2col")),
+    "pairs to points": (A.tuples(4, 2, outputs=A.symmetric(4)), ("cycles", "blocks", "im2col")),
     "edges": (A.subsets(5, 2), ("blocks",)),
     "wreath": (
         A.wreath(A.symmetric(3), A.symmetric(4)),
@@ -36,15 +39,17 @@ CASES = {
         ),
     ),
     "array": (A.product(A.symmetric(3), A.symmetric(4)), ("blocks",)),
-    "invariant": (A.dihedral(6, outputs="invariant"), ("blocks", "im2col")),
-    "weight space": (A.weight_space([2, 3, 1]), ("halves", "blocks", "im2col")),
-    "sparse": (A.cyclic(9).tying("sparse"), ("fourier", "im2col")),
-    "mirror": (A([[4, 3, 2, 1, 0]]), ("halves",)),
-    "mirror of points alone": (A([[4, 3, 2, 1, 0]], [[0, 1]]), ("halves",)),
+    "invariant": (A.dihedral(6, outputs="invariant"), ("cycles", "blocks", "im2col")),
+    "weight space": (A.weight_space([2, 3, 1]), ("halves", "cycles", "blocks", "im2col")),
+    "sparse": (A.cyclic(9).tying("sparse"), ("cycles", "fourier", "im2col")),
+    "mirror": (A([[4, 3, 2, 1, 0]]), ("halves", "cycles")),
+    "mirror of points alone": (A([[4, 3, 2, 1, 0]], [[0, 1]]), ("halves", "cycles")),
     "sparse turns": (
         A.grid(3, 3, translations=False, rotations=True).tying("sparse"),
-        ("rows", "halves", "im2col"),
+        ("rows", "halves", "cycles", "im2col"),
     ),
+    # order 5, and inputs that stay
+    "five of seven": (A([[1, 2, 3, 4, 0, 5, 6]], [[1, 2, 3, 4, 0]]), ("cycles",)),
     "untied": (A.trivial(5, 4), ("untied", "rows", "im2col")),
     "own labels": (Tying([[0, 1, -1], [1, -1, 0]]), ("rows", "im2col")),
     "runs up and down": (Tying([[0, 1, 2, 3, 4, 5, -1, -1], [5, 4, 3, 2, 1, 0, 6, 7]]), ("rows",)),
@@ -81,13 +86,15 @@ SIGNED = A([[1, 2, 3, 0]], [[1, 2, 3, 0]], signs=([[1, 1, 1, -1]], [[1, 1, 1, -1
 BY_HAND = [*PAIRS, *((name, "dense") for name in CASES), ("signed", "dense")]
 
 
-@pytest.mark.parametrize("bytes_at_a_time", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(("bytes_at_a_time", "at_once"), [(1, 0), (1000, 0), (1 << 20, 0), (1, 1 << 20)])
 @pytest.mark.parametrize(("name", "kernel"), BY_HAND)
-def test_values_and_gradients_by_hand_are_those_of_the_operations(name, kernel, bytes_at_a_time, monkeypatch):
+def test_values_and_gradients_by_hand_are_those_of_the_operations(
+    name, kernel, bytes_at_a_time, at_once, monkeypatch
+):
     """Whatever the panels are; with signs and blanks too."""
     for module in (kernels, rows):
         monkeypatch.setattr(module, "PANEL", bytes_at_a_time)
-    monkeypatch.setattr(kernels, "SINGLE_CALLS", 0)
+    monkeypatch.setattr(kernels, "AT_ONCE", at_once)
     monkeypatch.setattr(rows, "SMALLEST_BLOCK", 0)
     structure = SIGNED if name == "signed" else CASES[name][0]
     layer = TiedLinear(structure, 2, 3, kernel=kernel, dtype=torch.float64)
@@ -139,7 +146,7 @@ def test_set_layers_pairs_arrays_and_hierarchies_go_by_strides():
     assert TiedLinear(A.subsets(5, 2), 1, 1, kernel="blocks").kernel.strided is None
 
 
-@pytest.mark.parametrize("kernel", ["dense", "rows", "halves", "fourier", "blocks", "im2col"])
+@pytest.mark.parametrize("kernel", ["dense", "rows", "halves", "cycles", "fourier", "blocks", "im2col"])
 def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(kernel):
     layer = TiedLinear(A.cyclic(6), 2, 3, kernel=kernel, dtype=torch.float64, bias=False)
     matrix = layer.matrix()
@@ -155,7 +162,7 @@ def test_forward_derivatives_and_batches_of_them_agree_with_the_dense_matrix(ker
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kernel", ["rows", "halves", "fourier", "blocks", "im2col"])
+@pytest.mark.parametrize("kernel", ["rows", "halves", "cycles", "fourier", "blocks", "im2col"])
 def test_kernels_take_low_precision(kernel, dtype):
     reference = TiedLinear(A.cyclic(12), 2, 3, kernel="dense", dtype=torch.float64)
     layer = TiedLinear(A.cyclic(12), 2, 3, kernel=kernel, dtype=dtype)
@@ -190,7 +197,8 @@ def test_a_batch_may_be_empty_and_copies_keep_the_kernel(kernel):
         (A.grid(16, 16, rotations=True, flips=True), "fourier"),
         (A.cyclic(256).tying("sparse"), "im2col"),
         (A.trivial(64, 64), "untied"),
-        (A.product(A.cyclic(3), A.trivial(60)), "rows"),
+        (A.product(A.cyclic(3), A.trivial(30)), "rows"),
+        (A.product(A.cyclic(3), A.trivial(60)), "cycles"),
         (A([list(range(200))[::-1]]), "halves"),
         (A.cyclic(5), "dense"),
     ],
@@ -238,6 +246,7 @@ def test_the_abelian_subgroup_of_a_torus_is_its_shifts():
         (lambda: TiedLinear(A.cyclic(3).tying("sparse"), 1, 1, kernel="blocks"), "it is for dense designs"),
         (lambda: TiedLinear(A.cyclic(3), 1, 1, kernel="halves"), "no element of order two"),
         (lambda: TiedLinear(A.trivial(3), 1, 1, kernel="halves"), "no element of order two"),
+        (lambda: TiedLinear(A.cyclic(11), 1, 1, kernel="cycles"), "no element of order 2, 3, 5 or 7"),
         (lambda: TiedLinear(A.cyclic(3), 1, 1, kernel="untied"), "not 9 weights in their order"),
         (lambda: TiedLinear(Tying([[0]]), 1, 1, kernel="blocks"), "the tying knows no action"),
         (lambda: TiedLinear(A([[0]], signs=([[-1]], [[-1]])), 1, 1, kernel="blocks"), "signed or empty"),

@@ -18,8 +18,8 @@ from fathometer.symmetry.tying import Tying
 PANEL = 1 << 19
 """Bytes of the piece of the matrix that is expanded at a time: it stays in the second cache."""
 
-SINGLE_CALLS = 1 << 12
-"""Matrix entries below which the calls of the method by hand cost more than they save."""
+AT_ONCE = 1 << 17
+"""Entries of a matrix that is filled as a whole and kept for the gradient."""
 
 
 class Kernel(nn.Module, ABC):
@@ -101,12 +101,12 @@ def _is_ordinary(weight: Tensor, x: Tensor) -> bool:
     # torch has no public question for "is a functorch transform active"
     transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
     return (
-        weight.dtype == x.dtype
-        and x.dtype in (torch.float32, torch.float64)
-        and weight.device == x.device
-        and x.device.type != "meta"
+        (dtype := x.dtype) is weight.dtype
+        and (dtype is torch.float32 or dtype is torch.float64)
+        and (device := x.device) == weight.device
+        and device.type != "meta"
         and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.is_autocast_enabled(device.type)
         and not transformed()
     )
 
@@ -117,8 +117,9 @@ class DenseKernel(Kernel):
     Exactly equivariant before rounding of the product: equal weights are the same bits.
     Costs ``N M in_channels out_channels`` multiplications a sample, as an untied layer. The
     matrix is expanded panel by panel in cache and its gradient summed at once by orbits, so
-    training never holds it; without gradients it is kept until the weights change (unless they
-    are so many that looking for a change costs more than the panels).
+    training never holds it (a small matrix is filled as a whole: there the calls are what costs);
+    without gradients it is kept until the weights change (unless they are so many that looking
+    for a change costs more than the panels).
     """
 
     kind = "dense"
@@ -136,6 +137,8 @@ class DenseKernel(Kernel):
             labels = labels + k * (tying.signs.T < 0)
         labels = np.where(blank, 2 * k if self.signed else k, labels)
         self.register_buffer("labels", torch.from_numpy(labels.reshape(-1)), persistent=False)
+        # unsigned: compiled loops need no test for negative indices
+        self._table = np.ascontiguousarray(labels.T, dtype=np.uint32)
         self._panels: dict[int, list[tuple[int, np.ndarray]]] = {}
         self._whole: tuple[Tensor, Tensor] | None = None
 
@@ -170,8 +173,8 @@ class DenseKernel(Kernel):
         return y.reshape(len(x), m, out_channels).transpose(1, 2)
 
     def applies(self, weight: Tensor, x: Tensor) -> bool:
-        """Whether panels of the matrix are worth their calls."""
-        return x.device.type == "cpu" and weight.shape[0] * weight.shape[1] * len(self.labels) > SINGLE_CALLS
+        """Whether numpy can reach the memory."""
+        return x.is_cpu
 
     def infer(self, weight: Tensor, x: Tensor) -> Tensor:
         """The product with the matrix made at the last change of the weights."""
@@ -186,6 +189,12 @@ class DenseKernel(Kernel):
     def compute(self, weight: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The outputs, panel by panel."""
         (n, m), (out_channels, in_channels, _) = self.sizes, weight.shape
+        if out_channels * in_channels * n * m <= AT_ONCE:
+            matrix = weight.new_empty(out_channels * m, in_channels * n)
+            blocks = matrix.numpy().reshape(out_channels, m, in_channels, n)
+            _fill(self._extended(weight.detach()).numpy(), self._table, blocks)
+            signals = x.reshape(-1, in_channels * n)
+            return torch.mm(signals, matrix.t()).view(-1, out_channels, m), (signals, matrix)
         signals = x.reshape(len(x), in_channels * n)
         values = self.values(weight)
         y = x.new_empty(len(x), m * out_channels)
@@ -197,6 +206,8 @@ class DenseKernel(Kernel):
         self, gy: Tensor, weight: Tensor, x: Tensor, kept: tuple[Tensor, ...], needs: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Each panel of the matrix's gradient is summed by orbits as soon as it is made."""
+        if len(kept) == 2:
+            return self._gradients_at_once(gy, weight, x, kept, needs)
         (n, m), (out_channels, in_channels, k) = self.sizes, weight.shape
         flat = gy.transpose(1, 2).reshape(len(x), m * out_channels)
         signals = x.reshape(len(x), in_channels * n)
@@ -212,6 +223,27 @@ class DenseKernel(Kernel):
                 add_by_label(panel, labels, sums)
         gw = sums[:, :k] - sums[:, k : 2 * k] if self.signed else sums[:, :k]
         return gw.permute(2, 0, 1) if needs[0] else None, gx.reshape(x.shape) if needs[1] else None
+
+    def _extended(self, weight: Tensor) -> Tensor:
+        """Weights (out_channels, in_channels, K or more): with the negative ones, and zero for no edge."""
+        if self.signed:
+            weight = torch.cat([weight, -weight], dim=2)
+        return torch.nn.functional.pad(weight, (0, 1)) if self.padded else weight
+
+    def _gradients_at_once(
+        self, gy: Tensor, weight: Tensor, x: Tensor, kept: tuple[Tensor, ...], needs: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        (signals, matrix), (n, m), (out_channels, in_channels, k) = kept, self.sizes, weight.shape
+        flat = gy.reshape(-1, out_channels * m)
+        gx = torch.mm(flat, matrix).view(x.shape) if needs[1] else None
+        if not needs[0]:
+            return None, gx
+        found = torch.mm(flat.t(), signals).numpy().reshape(out_channels, m, in_channels, n)
+        gw = weight.new_empty(out_channels, in_channels, k * (1 + self.signed) + self.padded)
+        _collect(found, self._table, gw.numpy())
+        if self.signed:
+            gw = gw[..., :k] - gw[..., k : 2 * k]
+        return gw[..., :k] if self.padded else gw, gx
 
     def _walk(self, values: Tensor, *, expand: bool) -> Any:
         """Columns, the panel of the matrix there (one memory for all), and its labels."""
@@ -259,3 +291,27 @@ def _add_by_label(rows: np.ndarray, labels: np.ndarray, sums: np.ndarray) -> Non
             k = labels[i]
             for o in range(rows.shape[2]):
                 sums[c, k, o] += rows[c, i, o]
+
+
+@njit(cache=True, nogil=True)
+def _fill(weight: np.ndarray, labels: np.ndarray, blocks: np.ndarray) -> None:
+    for o in range(blocks.shape[0]):
+        for i in range(blocks.shape[2]):
+            for m in range(blocks.shape[1]):
+                for n in range(blocks.shape[3]):
+                    blocks[o, m, i, n] = weight[o, i, labels[m, n]]
+
+
+@njit(cache=True, nogil=True)
+def _collect(blocks: np.ndarray, labels: np.ndarray, sums: np.ndarray) -> None:
+    out_channels, rows, in_channels, columns = blocks.shape
+    total = np.empty((sums.shape[2], in_channels), sums.dtype)
+    for o in range(out_channels):
+        total[:] = 0
+        for m in range(rows):
+            for n in range(columns):
+                k = labels[m, n]
+                # channels innermost: where a label repeats, one sum does not wait for the last
+                for i in range(in_channels):
+                    total[k, i] += blocks[o, m, i, n]
+        sums[o] = total.T

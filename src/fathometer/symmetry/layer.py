@@ -41,7 +41,7 @@ class TiedLinear(nn.Module):
         out_channels: Channels of the output.
         bias: Whether to add one bias for each orbit of outputs.
         kernel: "auto" for the one expected to be cheapest, or "dense", "untied", "rows", "halves",
-            "blocks", "fourier", "im2col". All compute the same function up to rounding.
+            "cycles", "blocks", "fourier", "im2col". All compute the same function up to rounding.
         balanced: Store ``weight * sqrt(entries in a row)`` instead of the weight.
         seed: Of the initial weights; give each layer of a network its own.
         device: Of the parameters.
@@ -137,13 +137,15 @@ class TiedLinear(nn.Module):
         Raises:
             InputError: If x has another shape.
         """
-        if x.ndim != 3 or x.shape[1] != self.in_channels or x.shape[2] != self.tying.sizes[0]:
+        shape = x.shape
+        if len(shape) != 3 or shape[1] != self.in_channels or shape[2] != self.tying.sizes[0]:
             raise InputError(
-                f"x has shape {tuple(x.shape)}; this layer takes "
+                f"x has shape {tuple(shape)}; this layer takes "
                 f"(batch, {self.in_channels}, {self.tying.sizes[0]})."
             )
         # transforms and sparse products refuse empty batches
-        y = self.kernel(self.orbit_weights, x) if len(x) else DenseKernel(self.tying)(self.orbit_weights, x)
+        kernel = self.kernel if shape[0] else DenseKernel(self.tying)
+        y = kernel(self.orbit_weights, x)
         bias = self.output_bias
         return y if bias is None else y + bias
 

@@ -4,7 +4,8 @@ No timing is involved, so the choice, and with it every bit of the result, is th
 every machine. The dense kernel is kept unless another is expected to be clearly cheaper.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,21 +13,34 @@ from torch import nn
 from fathometer.errors import InputError
 from fathometer.symmetry.action import Action
 from fathometer.symmetry.blocks import LARGEST_BASIS, BlockKernel, Term, block_terms, orbit_terms, terms_cost
+from fathometer.symmetry.cycles import CyclesKernel, prime_element, products_left
 from fathometer.symmetry.fourier import FourierKernel, abelian_coordinates
 from fathometer.symmetry.halves import HalvesKernel, halves_cost, involution
-from fathometer.symmetry.kernels import DenseKernel
+from fathometer.symmetry.kernels import AT_ONCE, DenseKernel
 from fathometer.symmetry.rows import RowsKernel, UntiedKernel, free_subgroup
 from fathometer.symmetry.tying import Tying
 
-KERNELS = ("auto", "dense", "untied", "halves", "rows", "blocks", "fourier", "im2col")
+KERNELS = ("auto", "dense", "untied", "halves", "cycles", "rows", "blocks", "fourier", "im2col")
 WORTHWHILE = 0.6
 """Share of the dense cost that another kernel must stay below."""
 
-OVERHEAD = 7e4
-"""What the calls of a structured kernel cost, in multiplications a sample of a batch of 64."""
+OVERHEAD = {"blocks": 1e4, "im2col": 1e4, "fourier": 0.0, "halves": 7e4, "cycles": 2e5}
+"""What the calls of a structured kernel cost, in multiplications a sample of a batch of 64 ..."""
+
+PER_PART = {"blocks": 6e3, "im2col": 6e3, "fourier": 4e4}
+"""... and what they cost for each term or each axis of the transform."""
+
+SCATTERED = 1.3
+"""How much more costly terms are that do not lie regularly."""
+
+LARGEST_WHOLE = 0.95
+"""Share of the dense cost that another kernel must stay below, calls included."""
 
 LARGEST_HALF = 0.85
-"""The same for the two halves by an element of order two, whose products are as regular."""
+"""The same for the parts along one element, whose products are as regular."""
+
+SMALLEST = 2e4
+"""Multiplications a sample below which the calls of any other kernel cost more than the product."""
 
 LARGEST_SIDE = 1500
 """Indices of one side up to which partitions are looked for."""
@@ -83,6 +97,13 @@ def _of_the_group(name: str, tying: Tying, action: Action) -> nn.Module:
         if pair is None:
             raise InputError('kernel is "halves", but no element of order two was found in the group.')
         return HalvesKernel(tying, pair)
+    if name == "cycles":
+        found = prime_element(action)
+        if found is None:
+            raise InputError(
+                'kernel is "cycles", but no element of order 2, 3, 5 or 7 was found in the group.'
+            )
+        return CyclesKernel(tying, *found)
     coordinates = abelian_coordinates(action)
     if coordinates is None:
         raise InputError(
@@ -96,34 +117,58 @@ def _cheapest(tying: Tying, in_channels: int, out_channels: int) -> nn.Module:
     dense = float(n * m * in_channels * out_channels)
     if tying.signs is None and _is_untied(tying):
         return UntiedKernel(tying)
-    if tying.signs is not None or tying.num_orbits == 0 or WORTHWHILE * dense < OVERHEAD:
+    if tying.signs is not None or tying.num_orbits == 0 or dense < SMALLEST:
         return DenseKernel(tying)
-    choices: list[tuple[float, str, object]] = []
+    choices = []
+    for cost, kind, found, parts in _structured(tying, in_channels, out_channels):
+        whole = cost + OVERHEAD[kind] + PER_PART[kind] * parts
+        if cost <= WORTHWHILE * dense and whole <= LARGEST_WHOLE * dense:
+            choices.append((whole, kind, found))
+    if not choices:
+        return _along_one_element(tying, in_channels, out_channels)
+    _, kind, found = min(choices, key=lambda c: c[0])
+    return FourierKernel(tying, found) if kind == "fourier" else BlockKernel(tying, found, kind)
+
+
+def _structured(tying: Tying, in_channels: int, out_channels: int) -> Iterator[tuple[float, str, Any, int]]:
+    """Cost without calls, kind, what it is made of, and how many terms or axes."""
+    n, m = tying.sizes
     edges = int(tying.orbit_sizes.sum())
     if tying.num_orbits * m <= n * m * WORTHWHILE and edges <= n * m * WORTHWHILE:
         terms = orbit_terms(tying)
-        choices.append((terms_cost(terms, m, in_channels, out_channels), "im2col", terms))
-    if tying.action is not None:
-        basis = _basis(tying)
-        if basis is not None:
-            choices.append((terms_cost(basis, m, in_channels, out_channels), "blocks", basis))
-        coordinates = abelian_coordinates(tying.action)
-        if coordinates is not None:
-            choices.append(
-                (FourierKernel.cost(coordinates, in_channels, out_channels), "fourier", coordinates)
-            )
-    cost, kind, found = min(choices, key=lambda c: c[0], default=(dense, "dense", None))
-    if cost + OVERHEAD > WORTHWHILE * dense:
-        return _halves_or_dense(tying, in_channels, out_channels)
-    return FourierKernel(tying, found) if kind == "fourier" else BlockKernel(tying, found, kind)  # type: ignore[arg-type]
+        yield _cost(terms, m, in_channels, out_channels), "im2col", terms, len(terms)
+    if tying.action is None:
+        return
+    basis = _basis(tying)
+    if basis is not None:
+        yield _cost(basis, m, in_channels, out_channels), "blocks", basis, len(basis)
+    coordinates = abelian_coordinates(tying.action)
+    if coordinates is not None:
+        cost = FourierKernel.cost(coordinates, in_channels, out_channels)
+        yield cost, "fourier", coordinates, coordinates[0].ndim - 1
 
 
-def _halves_or_dense(tying: Tying, in_channels: int, out_channels: int) -> nn.Module:
-    pair = None if tying.action is None else involution(tying.action)
+def _cost(terms: list[Term], outputs: int, in_channels: int, out_channels: int) -> float:
+    cost = terms_cost(terms, outputs, in_channels, out_channels)
+    return cost if all(term.views for term in terms) else SCATTERED * cost
+
+
+def _along_one_element(tying: Tying, in_channels: int, out_channels: int) -> nn.Module:
+    """By an element of order two or another small prime, or else the matrix as a whole."""
     n, m = tying.sizes
     dense = float(n * m * in_channels * out_channels)
-    if pair is not None and halves_cost(pair, in_channels, out_channels) + OVERHEAD <= LARGEST_HALF * dense:
+    pair = None if tying.action is None else involution(tying.action)
+    found = None if tying.action is None else prime_element(tying.action)
+    halved = dense if pair is None else halves_cost(pair, in_channels, out_channels)
+    if found is not None and found[1] > 2:
+        # a part of the cost is that of filling the entries, and no smaller for fewer products
+        cost = (0.05 * n * m + 1.3 * products_left(*found)) * in_channels * out_channels
+        if cost + OVERHEAD["cycles"] <= LARGEST_WHOLE * dense and cost < halved:
+            return CyclesKernel(tying, *found)
+    if pair is not None and halved + OVERHEAD["halves"] <= LARGEST_HALF * dense:
         return HalvesKernel(tying, pair)
+    if dense <= AT_ONCE:
+        return DenseKernel(tying)
     rows = RowsKernel(tying, free_subgroup(tying.action, tying.sizes))
     return rows if rows.entries.by_runs else DenseKernel(tying)
 
