@@ -1,5 +1,11 @@
 """The loss on a plane: the right points, the right plane, and errors that hold."""
 
+import math
+import sys
+from fractions import Fraction
+from functools import cache
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +15,8 @@ import fathometer as fm
 from fathometer import InputError
 from fathometer.model import LossSurface
 from fathometer.sharpness import landscape, rescalings
+from fathometer.sharpness.landscape import certified_share, filter_direction
+from fathometer.sharpness.plane import Plane
 from networks import mlp
 
 
@@ -80,6 +88,96 @@ def test_interpolated_values_are_within_the_tolerance_everywhere(surface, seed):
     assert gap <= 0.02 * size  # at every point, not only at those held out
 
 
+def certified_networks():
+    """Rectifiers, a deep chain of them, tanh, and convolutions with BatchNorm; trained and not."""
+    for seed, steps in ((0, 30), (1, 0)):
+        torch.manual_seed(seed)
+        deep = [layer for _ in range(4) for layer in (nn.Linear(6, 6), nn.ReLU())]
+        yield mlp(), (3,), steps
+        yield nn.Sequential(nn.Linear(3, 6), *deep, nn.Linear(6, 2)), (3,), steps
+        yield nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)), (3,), steps
+        convolutions = (nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
+        yield nn.Sequential(*convolutions), (1, 5, 5), steps
+
+
+def trained_surface(model, shape, steps):
+    x, y = torch.randn(16, *shape, dtype=torch.float64), torch.arange(16) % 2
+    model = model.double()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return LossSurface(model.eval(), "cross_entropy", (x, y))
+
+
+def test_the_certificate_holds_on_twenty_four_planes():
+    interpolated = 0
+    for network in certified_networks():
+        surface = trained_surface(*network)
+        for seed, directions in enumerate(("filter", "filter", "hessian")):
+            fast = landscape(surface, directions, 21, tolerance=0.05, confidence=0.999, seed=seed)
+            exact = landscape(surface, directions, 21, tolerance=None, seed=seed)
+            off = np.abs(fast.values - exact.values)
+            assert fast.error <= 0.05 * np.ptp(exact.values)
+            assert (off <= fast.error + 1e-12).mean() >= fast.coverage
+            assert fast.level == ("exact" if fast.coverage == 1 else "probabilistic")
+            interpolated += fast.coverage < 1
+    assert interpolated >= 20
+
+
+@pytest.mark.parametrize(("confidence", "vain"), [(0.5, False), (0.95, True)])
+def test_the_certificate_fails_no_more_often_than_it_says(confidence, vain, monkeypatch):
+    """Two hundred draws on one plane with kinks, against the loss at all of its points."""
+    _, network, *_ = certified_networks()
+    surface = trained_surface(*network)
+    u, v = (filter_direction(surface, 0, i) for i in (0, 1))
+    exact = landscape(surface, (u, v), 21, tolerance=None)
+    energy = cache(Plane(surface, (u, v)).energy)
+    monkeypatch.setattr(sys.modules[landscape.__module__], "Plane", lambda *_: SimpleNamespace(energy=energy))
+    failed = 0
+    for seed in range(200):
+        fast = landscape(surface, (u, v), 21, tolerance=0.05, confidence=confidence, seed=seed)
+        assert 0.5 < fast.coverage < 1
+        failed += (np.abs(fast.values - exact.values) <= fast.error + 1e-12).mean() < fast.coverage
+    assert failed <= 200 * (1 - confidence)
+    assert vain or failed > 0  # the test can fail: at half confidence some draws do
+
+
+@pytest.mark.parametrize(("total", "drawn"), [(60, 12), (441, 32), (2601, 153), (40, 39), (9, 1)])
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.999])
+def test_the_share_is_the_largest_that_the_odds_of_a_draw_allow(total, drawn, confidence):
+    """Counted: of all draws, C(total - k, drawn) miss the k worst numbers."""
+    k = round(total * (1 - certified_share(total, drawn, confidence)))
+
+    def missed(worst):
+        return Fraction(math.comb(total - worst, drawn), math.comb(total, drawn))
+
+    assert missed(k + 1) <= 1 - Fraction(confidence)  # k + 1 numbers above the largest drawn: too unlikely
+    assert k == 0 or missed(k) > 1 - Fraction(confidence)  # k of them would not have been
+    assert certified_share(total, drawn, confidence, 4) <= certified_share(total, drawn, confidence)
+
+
+def test_no_bound_on_the_largest_error_follows_from_points_that_were_looked_at():
+    """A spike at one point of the picture is not seen; the share of the points that it is holds."""
+    axis = np.linspace(-1.0, 1.0, 51)
+    peak = torch.tensor([axis[7], axis[31]])
+
+    def spike(out, _):
+        return out.sum(1) + torch.exp(-((out - peak).square().sum(1) / 1e-5))
+
+    model = nn.Linear(1, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.zero_()
+    surface = LossSurface(model, spike, (torch.ones(1, 1, dtype=torch.float64), torch.zeros(1)))
+    found = landscape(surface, tuple(torch.eye(2, dtype=torch.float64)), 51)
+    off = np.abs(found.values - (axis[:, None] + axis[None, :]))
+    off[7, 31] = abs(found.values[7, 31] - (axis[7] + axis[31] + 1.0))
+    assert found.error < 1e-12 < 0.99 < off.max()
+    assert found.coverage <= (off <= 1e-12).mean() < 1
+    assert "% of the points or more, with confidence 0.99" in found.certificate()
+
+
 def test_a_rough_loss_is_evaluated_point_by_point():
     model = nn.Linear(2, 1, bias=False).double()
     x = torch.eye(2, dtype=torch.float64)
@@ -125,6 +223,7 @@ def test_the_landscape_is_drawn_and_saved(surface, tmp_path):
     [
         (lambda s: landscape(s, points=1), "points is 1; at least 2 along each axis"),
         (lambda s: landscape(s, span=0.0), "span is 0.0; a positive number"),
+        (lambda s: landscape(s, confidence=1.0), "confidence is 1.0; a probability between 0 and 1"),
         (lambda s: landscape(s, tolerance=0.0), "tolerance is 0.0; pass a share of the range"),
         (
             lambda s: landscape(s, "pca"),

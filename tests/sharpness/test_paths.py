@@ -13,6 +13,7 @@ from fathometer.sharpness import (
     canonical,
     connect,
     landscape,
+    plane,
     rescalings,
     slice_through,
     trajectory_plane,
@@ -50,18 +51,29 @@ def surface():
         (lambda: nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), (3,), ""),
     ],
 )
-def test_a_plane_has_the_energies_of_the_surface(factory, shape, cached):
+@pytest.mark.parametrize("cache", [plane.CACHE, 300])  # 300 bytes cut the chunks once more
+def test_a_plane_has_the_energies_of_the_surface(factory, shape, cached, cache, monkeypatch):
+    monkeypatch.setattr(plane, "WORTH", 0)
+    monkeypatch.setattr(plane, "CACHE", cache)
     torch.manual_seed(0)
     model = factory().double()
     x = torch.randn(10, *shape, dtype=torch.float64)
     surface = LossSurface(model, "cross_entropy", (x, torch.arange(10) % 2), chunk=4)
     u, v = torch.randn(2, surface.size, dtype=torch.float64)
-    plane = Plane(surface, (u, v))
-    assert plane.cached == cached
+    moved = Plane(surface, (u, v))
+    assert moved.cached == cached
     for a, b in ((0.0, 0.0), (0.3, -0.7), (-1.0, 0.2), (0.0, 0.0)):
         exact = float(surface.energy(surface.theta + a * u + b * v))
-        assert plane.energy(a, b) == pytest.approx(exact, rel=1e-12)
-    assert float(surface.energy()) == pytest.approx(plane.energy(0.0, 0.0), rel=1e-12)
+        assert moved.energy(a, b) == pytest.approx(exact, rel=1e-12)
+    assert float(surface.energy()) == pytest.approx(moved.energy(0.0, 0.0), rel=1e-12)
+
+
+def test_a_layer_with_few_weights_for_each_output_is_computed_anew():
+    x, y = torch.randn(6, plane.WORTH), torch.arange(6) % 2
+    for inputs, cached in ((plane.WORTH, "0"), (plane.WORTH - 1, "")):
+        model = nn.Sequential(nn.Linear(inputs, 4), nn.ReLU(), nn.Linear(4, 2))
+        surface = LossSurface(model, "cross_entropy", (x[:, :inputs], y))
+        assert Plane(surface, (torch.ones(surface.size),)).cached == cached
 
 
 def test_a_plane_of_a_loss_of_model_and_batch():

@@ -104,14 +104,9 @@ def landscape_picture(found: "Landscape") -> Picture:
         "hessian": "the two sharpest directions",
         "given": "two given directions",
     }
-    certainty = (
-        "Every point was evaluated."
-        if found.kind == "exact"
-        else f"Interpolated; points held out of the fit differ by {found.error / 2:.2g} at the most."
-    )
     return Picture(
         title="The loss on a plane",
-        caption=f"Around the network, along {names[found.source]}. {certainty}",
+        caption=f"Around the network, along {names[found.source]}. {found.certificate()}",
         panels=(
             Panel(
                 marks=(heat, Points(x=[0.0], y=[0.0], label="this network", marker="cross")),

@@ -1,11 +1,14 @@
 """Losses at many points of a line or plane through the weights, cheaper than one by one.
 
 Along ``theta + a u + b v`` what leaves the first layer is affine in (a, b): three passes through it are
-kept, and every point starts behind it. For a perceptron on images that is most of the work. The rest is a
-plain forward pass of a private copy whose weights are written in place.
+kept, and every point starts behind it. For a perceptron on images that is most of the work; a layer with
+few weights for each output is computed anew, which moves less memory. The rest is a
+plain forward pass of a private copy whose weights are written in place, on so few examples at a time that
+activations stay in the cache.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fathometer.model import LossSurface
+from fathometer.model.batches import Arrays
 from fathometer.work import allowance, reduce_chunks
 
+CACHE = 2**21
+"""Examples are cut until a chunk leaves the first layer with fewer bytes than this.
+
+Measured on one thread: 512 examples of 12.5 kB take 12 ms at once and 4.2 ms by 128 in a network of three
+convolutions; 512 of 4 kB take 23 ms at once and 21 ms by 256 in a ResNet-20.
+"""
+WORTH = 32
+"""Weights for each output from which on keeping the layer is quicker (with 9 it is 5 to 20 % slower)."""
 SHARE = 4
 """The kept layer may take one part in this many of the memory that is left."""
 
@@ -82,6 +94,10 @@ class Plane:
         if not name:
             return
         layer: Any = self._model.get_submodule(name)
+        out = _apply(layer, self._inputs(layer, 0)[:1], dict(layer.named_parameters()))
+        self._cut(out.numel() * out.element_size())
+        if layer.weight[0].numel() < WORTH:
+            return
         along = [self.surface.space.split(d) for d in self.directions]
         zero = {kind: torch.zeros_like(p) for kind, p in layer.named_parameters()}
         sets = [dict(layer.named_parameters())]
@@ -103,6 +119,13 @@ class Plane:
 
         layer.forward = forward
         self.cached = name
+
+    def _cut(self, each: int) -> None:
+        """Fewer examples at a time, where arrays were given: the value does not depend on it."""
+        batches = self._problem.batches
+        if isinstance(batches, Arrays):
+            fitting = 2 ** max(0, ((CACHE - 1) // each).bit_length() - 1)
+            self._problem = replace(self._problem, batches=batches.cut(min(batches.chunk, fitting)))
 
     def _inputs(self, layer: nn.Module, i: int) -> Tensor:
         """What enters the layer for a batch."""
