@@ -236,7 +236,8 @@ def picture(build, goal, every, examples=512):
         scale, share = float(np.ptp(peers[loop])), gap(found, peers)
         if share > 0.02:
             raise AssertionError(f"the grids differ by {share:.1%} of the range")
-        line = f"largest difference {share:.2%} of the range ({found.evaluations} evaluations). {found.certificate()}"
+        line = f"largest difference {share:.2%} of the range ({found.evaluations} evaluations). "
+        line += found.certificate()
         if package not in peers:
             return line
         off = shifted(build, examples, peers[package]) / scale
