@@ -25,6 +25,8 @@ A = Action
         (lambda: A([[1, 0]], [[1, 0], [0, 1]]), "inputs lists 1 generators and outputs 2"),
         (lambda: A([], []), r"inputs lists no generator; pass sizes=\(N, M\)"),
         (lambda: A([[]]), "inputs is an empty set"),
+        (lambda: A(None), "inputs is of type NoneType; pass a list of permutations"),
+        (lambda: A([[1, 0]], 3), "outputs is of type int; pass a list of permutations"),
         (lambda: A([], [], sizes=(0, 3)), "sizes, inputs is 0"),
         (lambda: A([[1, 0]], sizes=(3, 2)), "inputs, generator 0: it has 2 entries"),
         (lambda: A([[1, 0]], signs=([[1, 1]],)), "signs has 1 parts"),

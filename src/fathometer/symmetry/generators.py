@@ -1,6 +1,6 @@
 """Reading what a user lists as generators: permutations of two sides, sizes and signs."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,13 @@ def check_count(value: object, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
     return int(value)
+
+
+def check_listed(permutations: object, side: str) -> None:
+    """Refuse what is no list at all."""
+    if not isinstance(permutations, Sized):
+        found = type(permutations).__name__
+        raise InputError(f"{side} is of type {found}; pass a list of permutations, one for each generator.")
 
 
 def checked_side(permutations: Sequence[Any], side: str, size: int | None) -> tuple[Permutation, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from fathometer.errors import InputError
 from fathometer.results import Row, Table
 from fathometer.symmetry.families import Lift, Origin, origin_of
-from fathometer.symmetry.generators import checked_side, checked_signs, checked_size
+from fathometer.symmetry.generators import check_listed, checked_side, checked_signs, checked_size
 from fathometer.symmetry.groups import PermutationGroup, fixes_nothing_else
 from fathometer.symmetry.permutations import Permutation, disjoint_union, groups_of, orbit_labels
 
@@ -42,6 +42,8 @@ class PairGroup:
         name: str = "action",
     ) -> None:
         outputs = inputs if outputs is None else outputs
+        check_listed(inputs, "inputs")
+        check_listed(outputs, "outputs")
         if len(inputs) != len(outputs):
             raise InputError(
                 f"inputs lists {len(inputs)} generators and outputs {len(outputs)}; they are pairs, "

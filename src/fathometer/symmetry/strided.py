@@ -162,9 +162,9 @@ class StridedTerms:
             if needs[0]:
                 signals = [pooled[s] for _, s in members]
                 sums = _correlated(g, signals[0] if len(signals) == 1 else torch.cat(signals, dim=1))
-                by_coefficient[[t for t, _ in members]] = sums.unflatten(1, (len(members), -1)).transpose(
-                    0, 1
-                )
+                width = signals[0].shape[1]
+                for j, (t, _) in enumerate(members):  # one by one: lists of indices cost more
+                    by_coefficient[t].copy_(sums[:, j * width : (j + 1) * width])
             for t, s in members:
                 by_source[s].append((coefficients[t].T, g))
         gx = self._spread(by_source, x) if needs[1] else None
