@@ -179,3 +179,18 @@ def test_the_budget_is_kept_and_a_byte_less_is_refused():
     finally:
         tracemalloc.stop()
     assert 0.3 * need < peak < need  # and the forecast is not idle talk
+
+
+def test_a_small_budget_is_honored_by_small_samples():
+    x = np.random.default_rng(0).standard_normal((200, 3))
+    with (
+        fm.budget(100_000),
+        pytest.raises(fm.BudgetError, match="Stein kernel of 200 points of 3") as refused,
+    ):
+        fm.stein.ksd(x, -x)
+    need = int(re.search(r"budget\((\d+)\) would fit", str(refused.value))[1])
+    with fm.budget(need):
+        assert fm.stein.ksd(x, -x).value == fm.stein.ksd(x, -x).value > 0
+    few = x[:5]
+    with fm.budget(100_000):
+        assert fm.stein.ksd(few, -few).value > 0

@@ -279,7 +279,7 @@ def _warn_of_heavy_tails(sample: Sample) -> None:
     # in units of the spread, so that one wide coordinate does not pass for a tail
     away, force = away / spread, (sample.scores - np.median(sample.scores[some], axis=0)) * spread
     distance = np.linalg.norm(away, axis=1)
-    pull = -(away * force).sum(1) / np.maximum(distance, 1e-300) ** 2
+    pull = -(away * force).sum(1) / np.maximum(distance, 1e-150) ** 2
     order = np.argsort(distance, kind="stable")
     n = len(order)
     near, far = order[n // 4 : n // 2], order[-max(5, n // 100) :]

@@ -25,12 +25,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fathometer.errors import BudgetError
 from fathometer.stein.kernels import Radial
 from fathometer.stein.sample import Sample
-from fathometer.work import chunk_size, grid, reduce_chunks
+from fathometer.work import chunk_size, grid, in_words, reduce_chunks
+from fathometer.work.memory import chosen_budget
 
 TILE = 256
-_SMALL = 1 << 25  # bytes that are not worth a look at the free memory
+_SMALL = 1 << 25  # bytes that are not worth a look at the free memory, only at a budget
 _DIRECT_DIMENSIONS = 12
 
 
@@ -78,10 +80,16 @@ class SteinGram:
         self.direct = sample.dimension <= _DIRECT_DIMENSIONS
         self.center = sample.points.mean(0)
         # a side holds Z, Y, B and S of every summand, and making it as much again
-        need = 8 * len(kernel) * (10 * sample.points.size + 32 * tile * tile) + 64 * sample.size
+        area = min(tile * tile, sample.size**2)
+        need = 8 * len(kernel) * (10 * sample.points.size + 32 * area) + 64 * sample.size
+        what = f"the Stein kernel of {sample.size} points of {sample.dimension} coordinates"
         if need > _SMALL:
-            what = f"the Stein kernel of {sample.size} points of {sample.dimension} coordinates"
             chunk_size(1, need, what=what)
+        elif (allowed := chosen_budget()) is not None and need > allowed:
+            raise BudgetError(
+                f"{what} needs {in_words(need)}, and {in_words(allowed)} may be used; "
+                f"fathometer.budget({need}) would fit."
+            )
         tilted = [self._tilted(sample.points, sample.scores, radial)[0] for radial in kernel]
         self._means = [b.mean(0) for b in tilted]
         spread = np.sqrt(np.square(sample.points - self.center).sum())

@@ -65,6 +65,11 @@ def budget(bytes: int | None) -> Budget:  # noqa: A002 - the unit is the best na
     return handle
 
 
+def chosen_budget() -> int | None:
+    """Bytes that the user allowed by `budget`; None if nothing was said. Costs nothing to ask."""
+    return _chosen
+
+
 def allowance() -> int:
     """Bytes that may be used now: the budget, or 0.8 of what is available."""
     if _chosen is not None:
