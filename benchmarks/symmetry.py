@@ -404,6 +404,10 @@ def against_dense() -> Iterator[Race]:
         "weights of 6-8-8-6": Action.weight_space([6, 8, 8, 6]),
         "thirds of 255": Action.product(Action.cyclic(3), Action.trivial(85)),
         "fifths of 255": Action.product(Action.cyclic(5), Action.trivial(51)),
+        "thirds of 255 -> 99": Action(_thirds(255), _thirds(99)),
+        "S_8 on pairs": Action.tuples(8, 2),
+        "S_32": S(32),
+        "Z_16": Action.cyclic(16),  # the calls decide
         "three of 256 points": Action([[1, 2, 0, *range(3, 256)]]),
         "no group at all": Action.trivial(256),
     }
@@ -421,6 +425,11 @@ def against_dense() -> Iterator[Race]:
                 agree=_close,
                 repeats=11,
             )
+
+
+def _thirds(n: int) -> list[np.ndarray]:
+    """One turn of every three neighbors."""
+    return [np.arange(n).reshape(-1, 3)[:, [1, 2, 0]].ravel()]
 
 
 # -- searches
