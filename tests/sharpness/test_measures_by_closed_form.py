@@ -11,6 +11,7 @@ from fathometer import InputError, TheoryWarning
 from fathometer.model import LossSurface
 from fathometer.sharpness import (
     adaptive,
+    curvature,
     epsilon_sharpness,
     hessian_frobenius,
     hessian_norm,
@@ -38,6 +39,23 @@ def quadratic():
 def corners(half_width):
     signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=len(half_width))), dtype=torch.float64)
     return signs * half_width
+
+
+def test_a_trace_that_must_be_sampled_costs_what_the_operations_pay_for(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 2)
+    ).double()
+    surface = LossSurface(model, "cross_entropy", (torch.randn(9, 4).double(), torch.arange(9) % 2))
+    exact = float(surface.hessian().to_dense().trace())
+    monkeypatch.setattr(curvature, "OPERATIONS", 1.0)
+    monkeypatch.setattr(curvature, "MOST_SKETCHED", 100)
+    found = hessian_trace(surface)
+    assert (found.method, found.kind) == ("hutchinson", "estimate")
+    assert found.cost <= curvature.FEWEST_PRODUCTS
+    assert 0 < abs(found.value - exact) < 4 * found.error
+    monkeypatch.setattr(curvature, "OPERATIONS", 3e12)
+    assert hessian_trace(surface, tolerance=0.1).cost > curvature.FEWEST_PRODUCTS
 
 
 def test_hessian_measures_of_a_quadratic(quadratic):

@@ -16,9 +16,14 @@ from fathometer.errors import CapabilityError, InputError, TheoryWarning
 from fathometer.linalg import Eigenpairs, diagonal, eigenpairs, frobenius_norm, trace
 from fathometer.model import LossSurface
 from fathometer.model.exact_diagonal import gauss_newton_diagonal, hessian_diagonal
+from fathometer.model.flops import forward_flops
 from fathometer.results import Estimate
 from fathometer.sharpness.bijections import Place
 
+OPERATIONS, FEWEST_PRODUCTS, MOST_PRODUCTS = 3e12, 48, 3000
+"""What a sampled trace may cost: operations, and Hessian products whatever they are."""
+MOST_SKETCHED = 1_000_000
+"""Parameters beyond which a hundred vectors of a sketch are too much memory (10 GB for a ResNet-18)."""
 CRITICAL = 0.1
 """Slope beyond which a point is no minimum at the scale that is measured: see `warn_if_sloped`."""
 
@@ -107,18 +112,20 @@ def gauss_newton_norm(surface: Place, tolerance: float = 1e-3, seed: int = 0) ->
 
 
 def hessian_trace(
-    surface: Place, tolerance: float = 0.01, seed: int = 0, *, max_products: int = 3000
+    surface: Place, tolerance: float = 0.01, seed: int = 0, *, max_products: int | None = None
 ) -> Estimate:
     """Trace of the Hessian, in loss per squared parameter.
 
     Exact, without sampling, where the network is affine in each single weight (see
-    `fathometer.model.exact_diagonal`); else sampled.
+    `fathometer.model.exact_diagonal`); else sampled, with XTrace up to a million parameters and by
+    plain random signs beyond, which keep one vector in memory.
 
     Args:
         surface: Loss surface; the Hessian is taken at its point.
         tolerance: Relative standard error at which sampling stops.
         seed: Of the random vectors.
-        max_products: Products to spend at the most; the error then says how far it came.
+        max_products: Products to spend at the most; the error then says how far it came. If None, 3,000
+            or what 3e12 floating-point operations pay for (a minute or two on one core), at least 48.
 
     Raises:
         InputError: If an argument is out of range.
@@ -126,7 +133,17 @@ def hessian_trace(
     known = known_diagonal(surface)
     if known is not None:
         return exact_sum(known)
-    return trace(surface.hessian(), "auto", tolerance, seed, max_products=max_products)
+    if max_products is None:
+        max_products = _affordable(surface)
+    method = "auto" if surface.size <= MOST_SKETCHED else "hutchinson"
+    return trace(surface.hessian(), method, tolerance, seed, max_products=max_products)
+
+
+def _affordable(surface: Place) -> int:
+    """Hessian products that `OPERATIONS` pay for."""
+    if not isinstance(surface, LossSurface):
+        return MOST_PRODUCTS
+    return int(min(MOST_PRODUCTS, max(FEWEST_PRODUCTS, OPERATIONS / (6.0 * forward_flops(surface)))))
 
 
 def known_diagonal(surface: Place) -> Tensor | None:
