@@ -16,6 +16,7 @@ from fathometer.approximation.network import Builder, SkipNetwork
 
 PEERS = ["pwlf==2.7.0", "bound-propagation==0.4.7"]
 PWLF = "pwlf fitfast (least squares)"
+OTHERS = {"x^3": (0, 1), "sin(pi*x)": (0, 1), "tanh(x)": (0, 3), "1/(1+25*x^2)": (-1, 1)}
 
 
 def races() -> Iterator[Race]:
@@ -52,6 +53,15 @@ def races() -> Iterator[Race]:
             repeats=2,
             note="The emulation is written down at once and needs two to three times as many units; ours is "
             "searched for and proved.",
+        )
+    for f, domain in OTHERS.items():
+        yield Race(
+            title=f"{f} to a certified network at 0.0001",
+            goal=seconds(2),
+            ours=lambda f=f, domain=domain: approximate(f, domain, 1e-4),
+            peers={},
+            agree=_units,
+            repeats=2,
         )
     yield Race(
         title="exp with 11 units: construction or training (L-BFGS, one seed)",
@@ -141,4 +151,4 @@ def _same_bound(ours: float, peers: dict[str, float]) -> str:
 
 def _units(ours: Any, peers: dict[str, Any]) -> str:
     parts = [f"{name} {net.units} units ({net.value:.2g})" for name, net in peers.items()]
-    return f"ours {ours.units} units ({ours.value:.2g}); " + "; ".join(parts)
+    return "; ".join([f"ours {ours.units} units ({ours.value:.2g})", *parts])

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fathometer.approximation import SkipNetwork, expression, liang_srikant, shallow, tube
+from fathometer.approximation import SkipNetwork, approximate, expression, liang_srikant, shallow, tube
 from fathometer.approximation.target import as_target
 from fathometer.errors import BudgetError, CapabilityError, InputError
 
@@ -62,3 +62,22 @@ def test_knots_that_do_not_settle_are_refused(monkeypatch):
     monkeypatch.setattr(module, "_chord_gaps", never_even)
     with pytest.raises(CapabilityError, match=r"knots did not converge for 5 pieces \(gaps differ by"):
         shallow("exp(x)", (0, 1), pieces=5)
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        ("__import__('os').getcwd()", r"does not parse at position 11"),
+        ("log(x-0.5)", r"f is nan at 0; it must be finite on the whole domain"),
+        ("1e300*x", r"float64 networks of this size of f \(1e\+300\) round by about"),
+    ],
+)
+def test_hostile_and_endless_formulas_are_refused(f, message):
+    with pytest.raises(InputError, match=message):
+        approximate(f, (0, 1), error=1e-3)
+
+
+def test_a_domain_of_one_unit_in_the_last_place_takes_no_unit():
+    net = approximate("exp(x)", (1.0, np.nextafter(1.0, 2.0)), error=1e-3)
+    assert net.units == 0
+    assert net.certificate.level == "exact"
