@@ -211,6 +211,9 @@ def test_runs_at_the_published_size_stand_beside_the_others_and_are_remembered(e
     assert "| [toy](toy.md) | 2 of 2 | 4 of 4 | 0 of 1 pass, 1 not run |" in index.read_text()
     said = r"At the published size: **not passed**, 1 of 2 claims hold, 0 s. Not: still \| true."
     assert said in page.read_text() and "At the published size: not run." in page.read_text()
+    stood = index.read_text("utf-8")
+    assert write_markdown([one for one in found if one.full], tmp_path / "md") == []
+    assert index.read_text("utf-8") == stood  # was emptied to "0 of 0 items pass"
     write_markdown([one for one in found if not one.full], tmp_path / "md")
     assert said in page.read_text(), "a later run at the default size keeps the line"
 

@@ -123,10 +123,11 @@ def write_markdown(outcomes: Sequence[Reproduction], folder: Path) -> list[Path]
     """One Markdown page a paper with its pictures as SVG files beside it, and an index.
 
     Outcomes at the published size stand as a line with their item, and are remembered in
-    ``published.json`` beside the pages: a later run at the default size keeps the line.
+    ``published.json`` beside the pages: a later run at the default size keeps the line. Pages
+    show default sizes: where no outcome is of one, those that stand are left as they are.
 
     Returns:
-        The pages, the index first.
+        The pages, the index first; none if no outcome is of the default size.
     """
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / "published.json"
@@ -134,6 +135,8 @@ def write_markdown(outcomes: Sequence[Reproduction], folder: Path) -> list[Path]
     large |= {one.key: _summary(one) for one in outcomes if one.full}
     known.write_text(json.dumps(large, indent=1, sort_keys=True) + "\n", "utf-8")
     default = [one for one in outcomes if not one.full]
+    if not default:
+        return []
     lines = ["# Gallery: the papers, rebuilt", "", _INTRODUCTION.format(verdict=verdict(default)), ""]
     lines += ["| paper | items that pass | claims that hold | at the published size |", "|---|---|---|---|"]
     pages = [folder / "index.md"]
