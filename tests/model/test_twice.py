@@ -86,3 +86,41 @@ def test_hessians_of_losses_with_a_known_curvature_are_those_of_torch(loss):
     y = torch.randn(7, 3, dtype=torch.float64) if isinstance(loss, nn.MSELoss) else torch.arange(7) % 3
     surface = LossSurface(model, loss, (x, y))
     torch.testing.assert_close(surface.hessian().to_dense(), by_torch(model, loss, x, y))
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), torch.relu, F.relu, nn.ReLU(inplace=True)])
+def test_hessians_through_rectifiers_are_those_of_torch(relu):
+    torch.manual_seed(1)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            hidden = relu(self.first(x))
+            return self.head(hidden * relu(self.second(hidden)) + hidden)  # curved in what the ReLU gives
+
+    model = Twice().double()
+    x, y = torch.randn(7, 3, dtype=torch.float64), torch.randint(0, 3, (7,))
+    x[0] = 0.0
+    with torch.no_grad():
+        model.first.bias[0] = 0.0  # exactly at a kink
+    surface = LossSurface(model, "cross_entropy", (x, y), chunk=4)
+    torch.testing.assert_close(
+        surface.hessian(check=False).to_dense(), by_torch(model, F.cross_entropy, x, y)
+    )
+
+
+@pytest.mark.parametrize("examples", [3, 7, 1000])
+def test_one_chunk_is_divided_in_float32_to_the_bits_of_float64(examples, monkeypatch):
+    torch.manual_seed(examples)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    x, y = torch.randn(examples, 20), torch.randint(0, 5, (examples,))
+    hessian = LossSurface(model, "cross_entropy", (x, y), chunk=examples).hessian()
+    v = torch.randn(hessian.shape[0], 2)
+    here = hessian @ v
+    monkeypatch.setattr("fathometer.model.curvature._float32_divides", lambda *_: False)
+    assert torch.equal(here, hessian @ v)
+    values = torch.randn(100_000) * 10.0 ** torch.randint(-30, 30, (100_000,))
+    assert torch.equal(values / examples, (values.double() / examples).float())

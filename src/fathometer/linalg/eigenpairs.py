@@ -12,7 +12,7 @@ held to account twice:
   such a copy, and the search goes on, or excludes it at a stated confidence.
 
 Cost: about two to three products for each well separated eigenvalue, one more for its
-residual, and about five in all for the second check; memory: the basis, by default
+residual, and five to ten in all for the second check; memory: the basis, by default
 ``2 k + 40`` vectors.
 """
 
@@ -118,7 +118,7 @@ def eigenpairs(
         tolerance: Of the residual, relative to the eigenvalue.
         seed: Of the random start and of the check.
         start: Vectors (P,) or (P, j) near the wanted ones, for example the last answer's.
-        check: Look for missed eigenvalues with a random vector, about five products more
+        check: Look for missed eigenvalues with a random vector, five to ten products more
             where the wanted ones stand apart from the rest.
         max_products: Stop the search there (the residuals cost k more); default 1000 or
             40 k, whichever is more, but no more than the P of an operator that can be written down.

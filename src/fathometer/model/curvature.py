@@ -25,8 +25,8 @@ from torch import Tensor
 from fathometer.errors import InputError
 from fathometer.linalg import LinearOperator
 from fathometer.model.problem import Leaves, Problem, differentiable_twice, first_derivatives, weighted
-from fathometer.model.twice import CheapTwice, with_curvature
-from fathometer.work import allowance, generator, reduce_chunks
+from fathometer.model.twice import CheapTwice, root, with_curvature
+from fathometer.work import allowance, generator, reduce_chunks, world
 
 KEPT_SHARE = 0.5
 STREAM_ROWS = 64
@@ -218,9 +218,21 @@ class _Chunks:
             images = [space.flatten(graph.product(v)) for v in columns]
             return torch.stack(images) if len(images) > 1 else images[0][None]
 
+        count = self.problem.count
         with self.problem.replica.running():
+            if len(self.problem.batches) == 1 and world() == 1 and _float32_divides(space.dtype, count):
+                return of_chunk(0).div_(count).T
             (total,) = reduce_chunks(of_chunk, range(len(self.problem.batches)), what="curvature product")
-        return total.div_(self.problem.count).to(space.dtype).T
+        return total.div_(count).to(space.dtype).T
+
+
+def _float32_divides(dtype: torch.dtype, count: float) -> bool:
+    """Whether dividing in float32 gives the bits of dividing in float64 and rounding.
+
+    It does if the divisor is a float32: 53 >= 2 * 24 + 2 (Figueroa 1995). It spares three passes
+    over the product.
+    """
+    return dtype == torch.float32 and torch.tensor(count, dtype=dtype).item() == count
 
 
 def _backward(values: list[Tensor], leaves: Leaves, weights: list[Tensor]) -> list[Tensor | None]:
@@ -228,6 +240,6 @@ def _backward(values: list[Tensor], leaves: Leaves, weights: list[Tensor]) -> li
     with differentiable_twice():
         return list(
             torch.autograd.grad(
-                weighted(values, weights), list(leaves.values()), retain_graph=True, allow_unused=True
+                root(values, weights), list(leaves.values()), retain_graph=True, allow_unused=True
             )
         )

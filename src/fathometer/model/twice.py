@@ -1,4 +1,4 @@
-"""Convolutions and losses whose second derivatives are as cheap as their first.
+"""Convolutions, ReLUs and losses whose second derivatives are as cheap as their first.
 
 Differentiating a gradient, torch writes the double backward pass of a convolution as other
 convolutions, with the examples in the place of the channels. Those are slow on a CPU and move a lot
@@ -6,6 +6,9 @@ of memory. But its four terms are the three kernels that a gradient uses already
 y = x * W, gx = y' *' W, gW = x *' y' and directions u of gx, v of gW,
 
     y' term: u * W + x * v,   x term: y' *' v,   W term: u *' y'.
+
+A ReLU passes nothing back to its input in second order, but torch writes that nothing down as a tensor
+of zeros and adds it to what comes from elsewhere.
 
 The logarithm of a softmax, differentiated twice, keeps and passes over several tensors of the size
 of the outputs; its Hessian is a formula (`Objective.curvature`).
@@ -21,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _convolve = torch.ops.aten.convolution.default
 _backward = torch.ops.aten.convolution_backward.default
+_gated = torch.ops.aten.threshold_backward.default
 
 
 class _Convolution(torch.autograd.Function):
@@ -78,14 +82,48 @@ class _Gradient(torch.autograd.Function):
         return of_slope, of_x, of_W, None, None
 
 
+class _Rectifier(torch.autograd.Function):
+    """max(x, 0), with torch's derivative 0 at 0."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        return _Gate.apply(grad_outputs[0], ctx.saved_tensors[0].detach())
+
+
+class _Gate(torch.autograd.Function):
+    """A slope where the output of a ReLU is positive, else zero; constant in that output."""
+
+    @staticmethod
+    def forward(slope: Tensor, output: Tensor) -> Tensor:
+        return _gated(slope, output, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        return _Gate.apply(grad_outputs[0], ctx.saved_tensors[0]), None
+
+
 class CheapTwice(TorchFunctionMode):
-    """Within it, convolutions are recorded in the form above."""
+    """Within it, convolutions and ReLUs are recorded in the form above."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Take over plain convolutions; leave everything else alone."""
+        """Take over plain convolutions and ReLUs; leave everything else alone."""
         kwargs = kwargs or {}
+        if func is torch.relu and not kwargs:
+            return _Rectifier.apply(*args)
         if func in _CONVOLUTIONS and not kwargs and len(args) >= 2:
             sizes = _sizes(_CONVOLUTIONS[func], *args[3:])
             bias = args[2] if len(args) > 2 else None
@@ -147,3 +185,28 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
         (u,), (slope, weight) = grad_outputs, ctx.saved_tensors
         return ctx.product(u) * weight, None, None, (slope * u).sum() if ctx.needs_input_grad[3] else None
+
+
+def root(values: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """Where a backward pass through ``values`` with given ``weights`` starts; its own value is nothing.
+
+    Autograd's ``grad_outputs`` means the same, but torch imports its symbolic algebra when it
+    is first used: two seconds for nothing.
+    """
+    return _Root.apply(weights, *values)
+
+
+class _Root(torch.autograd.Function):
+    """A node whose derivatives are given numbers."""
+
+    @staticmethod
+    def forward(weights: list[Tensor], *values: Tensor) -> Tensor:
+        return values[0].new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.weights = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        return None, *ctx.weights
