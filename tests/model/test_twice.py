@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fathometer.model import LossSurface
+from fathometer.model.twice import CheapTwice
 
 X = {d: torch.randn(5, 2, *(6,) * d, dtype=torch.float64) for d in (1, 2, 3)}
 CONVOLUTIONS = {
@@ -124,3 +125,19 @@ def test_one_chunk_is_divided_in_float32_to_the_bits_of_float64(examples, monkey
     assert torch.equal(here, hessian @ v)
     values = torch.randn(100_000) * 10.0 ** torch.randint(-30, 30, (100_000,))
     assert torch.equal(values / examples, (values.double() / examples).float())
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), torch.relu, F.relu, torch.Tensor.relu])
+def test_a_rectifier_passes_no_zeros_back_in_second_order(relu):
+    x = torch.randn(4, requires_grad=True)
+    with CheapTwice():
+        y = relu(x)
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    nodes, seen = [slope.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes.extend(parent for parent, _ in node.next_functions)
+    names = {type(node).__name__ for node in seen}
+    assert "_GateBackward" in names and "ThresholdBackwardBackward0" not in names

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_RECTIFIERS = (torch.relu, nn.functional.relu, Tensor.relu)
 _convolve = torch.ops.aten.convolution.default
 _backward = torch.ops.aten.convolution_backward.default
 _gated = torch.ops.aten.threshold_backward.default
@@ -122,7 +123,7 @@ class CheapTwice(TorchFunctionMode):
     ) -> Any:
         """Take over plain convolutions and ReLUs; leave everything else alone."""
         kwargs = kwargs or {}
-        if func is torch.relu and not kwargs:
+        if func in _RECTIFIERS and len(args) == 1 and not kwargs.get("inplace"):
             return _Rectifier.apply(*args)
         if func in _CONVOLUTIONS and not kwargs and len(args) >= 2:
             sizes = _sizes(_CONVOLUTIONS[func], *args[3:])
